@@ -1,0 +1,2 @@
+//! The gridpoint program.
+fn main() {}
