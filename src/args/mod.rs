@@ -1,0 +1,3 @@
+//! Arguments that several commands take.
+
+pub(crate) mod plan;

@@ -1,0 +1,71 @@
+//! The commands, one file each, and what they have in common: the way they fail.
+
+mod explain;
+mod plan;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// LLM inference in which every step is one replay of a CUDA graph captured beforehand.
+#[derive(Debug, Parser)]
+#[command(name = "gridpoint", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the graphs that limits and a policy ask for, in the order in which they are captured.
+    Plan(plan::Arguments),
+    /// Say which graph of a plan each step replays and what that pads, or why it runs eagerly.
+    Explain(explain::Arguments),
+}
+
+impl Command {
+    /// Runs the command. Results go to `output`, which is buffered; everything else goes to stderr.
+    pub(crate) fn run(self, output: &mut dyn Write) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Plan(arguments) => plan::run(&arguments, output),
+            Self::Explain(arguments) => explain::run(&arguments, output),
+        }
+    }
+}
+
+/// Why a command ends without its result.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The arguments cannot be meant: exit status 2.
+    Usage(Box<dyn Error>),
+    /// What was asked cannot be done: exit status 1.
+    Failed(Box<dyn Error>),
+    /// Whoever read the output has had enough: exit status 0, in silence.
+    ClosedPipe,
+}
+
+impl Failure {
+    /// The failure of a write to stdout.
+    pub(crate) fn output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Failed(format!("cannot write to stdout: {error}").into()),
+        }
+    }
+
+    /// Says it in one line and gives the exit status.
+    pub(crate) fn report(self, mut stderr: impl Write) -> ExitCode {
+        let (error, status) = match self {
+            Self::Usage(error) => (error, ExitCode::from(2)),
+            Self::Failed(error) => (error, ExitCode::FAILURE),
+            Self::ClosedPipe => return ExitCode::SUCCESS,
+        };
+        // A stderr that cannot be written to leaves nobody to tell.
+        let _ = writeln!(stderr, "error: {error}");
+        status
+    }
+}
