@@ -1,1 +1,41 @@
-//! gridpoint-runtime.
+//! The CUDA driver with ownership: device, arena, kernels, streams, captured graphs.
+//!
+//! | CUDA | here |
+//! |---|---|
+//! | primary context, loaded modules | [`Device`] |
+//! | one `cuMemAlloc` cut into regions | [`ArenaLayout`] -> [`Arena`], [`Region`] |
+//! | pinned host memory | [`PinnedBuffer`] |
+//! | a function of a module, with its one parameter struct | [`Kernel`] |
+//! | grid, block, shared memory and parameters of one launch | [`Launch`], [`Launches`] |
+//! | where the step block lies | [`StepAddress`] |
+//! | `CUstream`, `CUevent` | [`Stream`], [`Event`] |
+//! | a capture in progress, an executable graph | [`Recording`] -> [`Graph`] |
+//!
+//! A step is a value here: [`Launches`] is the list of kernel launches that make it. Launching the list on a stream is an eager step;
+//! launching it inside a [`Recording`] makes a [`Graph`]; comparing two lists tells whether two points can share one graph.
+//!
+//! cust wraps context, modules, functions, streams, events and buffers. What it lacks (capture, executable graphs, function attributes)
+//! is called through the table of `gridpoint-driver`, so that everything works on whatever fills that table.
+//!
+//! This crate does not know what a model, a step or a plan is, and it never chooses a device.
+
+mod arena;
+mod device;
+mod error;
+mod graph;
+mod kernel;
+mod launch;
+pub mod parameters;
+mod pinned;
+mod step;
+mod stream;
+
+pub use arena::{Arena, ArenaLayout, REGION_ALIGNMENT, Region};
+pub use device::{Device, DeviceProperties, Image, Images, MemoryInfo};
+pub use error::RuntimeError;
+pub use graph::{Graph, Recording};
+pub use kernel::{Kernel, Parameters};
+pub use launch::{Launch, Launches};
+pub use pinned::PinnedBuffer;
+pub use step::StepAddress;
+pub use stream::{Event, Stream};

@@ -1,0 +1,224 @@
+//! The device: primary context, loaded kernel modules, properties.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cust::context::{Context, CurrentContext};
+use cust::device::{Device as CudaDevice, DeviceAttribute};
+use cust::module::Module;
+use gridpoint_driver::{self as driver, CUfunction, CUresult};
+
+use crate::error::from_cust;
+use crate::{Kernel, Parameters, RuntimeError};
+
+/// One module's image for the device: a fatbin, or what the simulator takes in its place.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Name of the module: the stem of its .cu file.
+    pub module: String,
+    /// The image; empty where it was not built.
+    pub bytes: Vec<u8>,
+}
+
+/// All images, and what they were built with.
+#[derive(Clone, Debug, Default)]
+pub struct Images {
+    /// One image per module.
+    pub modules: Vec<Image>,
+    /// Version of the compiler as the driver counts it (1000 * major + 10 * minor); none where the images need no driver.
+    pub toolkit: Option<i32>,
+    /// What the images were built for, as `sm_80, sm_90a, compute_90`.
+    pub architectures: String,
+}
+
+/// What a device says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceProperties {
+    /// Its name.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub compute_capability: (i32, i32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of device memory.
+    pub total_memory: u64,
+    /// Driver version as the driver counts it: 1000 * major + 10 * minor.
+    pub driver_version: i32,
+}
+
+/// Device memory at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryInfo {
+    /// Bytes free.
+    pub free: u64,
+    /// Bytes of the device.
+    pub total: u64,
+}
+
+/// A device in use: its primary context, shared and never reset, and the kernels' modules.
+pub struct Device {
+    modules: BTreeMap<String, Module>,
+    properties: DeviceProperties,
+    // Declared last: modules are unloaded before the context is released.
+    context: Context,
+}
+
+/// `13000` as `13.0`.
+fn version_text(version: i32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+impl Device {
+    /// How many devices the driver has, and its version.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoDevice`] that says what was looked for when there is no driver or no device.
+    pub fn count() -> Result<(u32, i32), RuntimeError> {
+        if let Err(error) = cust::init(cust::CudaFlags::empty()) {
+            return Err(absent(error));
+        }
+        let count = CudaDevice::num_devices().map_err(absent)?;
+        if count == 0 {
+            return Err(absent(cust::error::CudaError::NoDevice));
+        }
+        let mut version = 0;
+        // SAFETY: the pointer is that of a live integer.
+        driver::check("cuDriverGetVersion", unsafe { (driver::table().cuDriverGetVersion)(&mut version) })?;
+        Ok((count, version))
+    }
+
+    /// What device `ordinal` says of itself; retains nothing.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoDevice`] when there is none of that number, or the driver's error.
+    pub fn describe(ordinal: u32) -> Result<DeviceProperties, RuntimeError> {
+        let (count, driver_version) = Self::count()?;
+        if ordinal >= count {
+            return Err(RuntimeError::NoDevice {
+                looked_for: format!("device {ordinal} was asked for and there are {count}, counted from 0"),
+            });
+        }
+        let device = CudaDevice::get_device(ordinal).map_err(from_cust("cuDeviceGet"))?;
+        let attribute = |which| device.get_attribute(which).map_err(from_cust("cuDeviceGetAttribute"));
+        Ok(DeviceProperties {
+            name: device.name().map_err(from_cust("cuDeviceGetName"))?,
+            compute_capability: (
+                attribute(DeviceAttribute::ComputeCapabilityMajor)?,
+                attribute(DeviceAttribute::ComputeCapabilityMinor)?,
+            ),
+            multiprocessors: u32::try_from(attribute(DeviceAttribute::MultiprocessorCount)?).unwrap_or(1).max(1),
+            total_memory: device.total_memory().map_err(from_cust("cuDeviceTotalMem_v2"))? as u64,
+            driver_version,
+        })
+    }
+
+    /// Takes device `ordinal`: retains its primary context, makes it current on this thread and loads every module.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoDevice`], [`RuntimeError::DriverTooOld`], [`RuntimeError::KernelsNotBuilt`],
+    /// [`RuntimeError::NoImageForDevice`], or the driver's error.
+    pub fn open(ordinal: u32, images: &Images) -> Result<Arc<Self>, RuntimeError> {
+        let properties = Self::describe(ordinal)?;
+        if let Some(toolkit) = images.toolkit {
+            // Images of a toolkit run on every driver of the same major version (CUDA minor version compatibility).
+            let needed = toolkit / 1000 * 1000;
+            if properties.driver_version < needed {
+                return Err(RuntimeError::DriverTooOld {
+                    found: version_text(properties.driver_version),
+                    built_with: version_text(toolkit),
+                    needed: version_text(needed),
+                });
+            }
+        }
+        if images.modules.iter().any(|image| image.bytes.is_empty()) {
+            return Err(RuntimeError::KernelsNotBuilt { device: properties.name });
+        }
+        let device = CudaDevice::get_device(ordinal).map_err(from_cust("cuDeviceGet"))?;
+        let context = Context::new(device).map_err(from_cust("cuDevicePrimaryCtxRetain"))?;
+        let mut modules = BTreeMap::new();
+        for image in &images.modules {
+            let module = Module::from_fatbin(&image.bytes, &[])
+                .map_err(|error| refused(&image.module, images, &properties, error))?;
+            modules.insert(image.module.clone(), module);
+        }
+        Ok(Arc::new(Self { modules, properties, context }))
+    }
+
+    /// Makes the context current on the calling thread: needed once on every thread that uses the device.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn make_current(&self) -> Result<(), RuntimeError> {
+        CurrentContext::set_current(&self.context).map_err(from_cust("cuCtxSetCurrent"))
+    }
+
+    /// What the device says of itself.
+    pub fn properties(&self) -> &DeviceProperties {
+        &self.properties
+    }
+
+    /// Free and total device memory now.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn memory(&self) -> Result<MemoryInfo, RuntimeError> {
+        let (free, total) = cust::memory::mem_get_info().map_err(from_cust("cuMemGetInfo_v2"))?;
+        Ok(MemoryInfo { free: free as u64, total: total as u64 })
+    }
+
+    /// The kernel `name` of the module that takes parameters `P`. It is loaded now and may use `shared_bytes` of dynamic shared memory,
+    /// so that nothing is left to do inside a capture.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoKernel`], [`RuntimeError::ParameterSize`], or the driver's error.
+    pub fn kernel<P: Parameters>(&self, name: &'static str, shared_bytes: u32) -> Result<Kernel<P>, RuntimeError> {
+        let missing = || RuntimeError::NoKernel { module: P::MODULE.to_owned(), kernel: name.to_owned() };
+        let module = self.modules.get(P::MODULE).ok_or_else(missing)?;
+        let function = module.get_function(name).map_err(|error| match error {
+            cust::error::CudaError::NotFound => missing(),
+            other => from_cust("cuModuleGetFunction")(other),
+        })?;
+        Kernel::prepare(CUfunction(function.to_raw().cast()), name, shared_bytes)
+    }
+}
+
+/// Which of the ways to have no device this is.
+fn absent(error: cust::error::CudaError) -> RuntimeError {
+    use cust::error::CudaError;
+    match error {
+        CudaError::SharedObjectInitFailed => RuntimeError::NoDevice {
+            looked_for: format!("looked for the driver library `{}` and did not find it", driver::DRIVER_LIBRARY),
+        },
+        CudaError::NoDevice => RuntimeError::NoDevice {
+            looked_for: format!("the driver library `{}` was found, but it reports no device", driver::DRIVER_LIBRARY),
+        },
+        other => from_cust("cuInit")(other),
+    }
+}
+
+/// Why the driver refused an image.
+fn refused(
+    module: &str,
+    images: &Images,
+    properties: &DeviceProperties,
+    error: cust::error::CudaError,
+) -> RuntimeError {
+    let code = CUresult(error as i32);
+    let (major, minor) = properties.compute_capability;
+    match error {
+        cust::error::CudaError::NoBinaryForGpu => RuntimeError::NoImageForDevice {
+            module: module.to_owned(),
+            architectures: images.architectures.clone(),
+            device: properties.name.clone(),
+            capability: format!("{major}.{minor}"),
+            suggestion: format!("{major}{minor}"),
+        },
+        // 222: the driver's compiler does not know the PTX version of the image.
+        _ if code.0 == 222 => RuntimeError::DriverTooOld {
+            found: version_text(properties.driver_version),
+            built_with: images.toolkit.map_or_else(|| "unknown".to_owned(), version_text),
+            needed: images.toolkit.map_or_else(|| "unknown".to_owned(), version_text),
+        },
+        other => from_cust("cuModuleLoadData")(other),
+    }
+}

@@ -1,0 +1,134 @@
+//! A kernel and its one parameter struct.
+
+use std::marker::PhantomData;
+
+use gridpoint_driver::{self as driver, CUresult};
+use gridpoint_driver::{CUfunction, CUfunction_attribute};
+
+use crate::parameters::{
+    AttentionParameters, EmbeddingParameters, GemmParameters, NormParameters, RopeAppendParameters, SampleParameters,
+    ScheduleParameters,
+};
+use crate::{Launch, RuntimeError};
+
+/// A struct that the kernels of one module take as their only argument.
+///
+/// # Safety
+/// Every kernel of module `MODULE` takes exactly one argument, by value, whose type in the kernels' header is the C struct that `Self` is
+/// the binding of; and `Self` has no padding bytes, so that its bytes can be compared.
+pub unsafe trait Parameters: Copy + 'static {
+    /// The module: the stem of the .cu file.
+    const MODULE: &'static str;
+}
+
+macro_rules! parameters {
+    ($($type:ty => $module:literal),* $(,)?) => {$(
+        // SAFETY: kernels/$module.cu lists all its kernels with this struct, and parameters.h fills every gap with a named field.
+        unsafe impl Parameters for $type {
+            const MODULE: &'static str = $module;
+        }
+    )*};
+}
+
+parameters! {
+    EmbeddingParameters => "embedding",
+    NormParameters => "norm",
+    GemmParameters => "gemm",
+    RopeAppendParameters => "rope",
+    ScheduleParameters => "schedule",
+    AttentionParameters => "attention",
+    SampleParameters => "sample",
+}
+
+/// A function of a loaded module that takes one `P`.
+#[derive(Debug)]
+pub struct Kernel<P> {
+    function: CUfunction,
+    name: &'static str,
+    shared_bytes: u32,
+    maximum_threads: u32,
+    parameters: PhantomData<fn(P)>,
+}
+
+impl<P> Clone for Kernel<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Kernel<P> {}
+
+impl<P: Parameters> Kernel<P> {
+    /// Loads the function, checks the size of its parameter struct where the driver tells it, and allows `shared_bytes`.
+    pub(crate) fn prepare(function: CUfunction, name: &'static str, shared_bytes: u32) -> Result<Self, RuntimeError> {
+        let table = driver::table();
+        // SAFETY: `function` comes from a module that the device keeps loaded.
+        let loaded = unsafe { (table.cuFuncLoad)(function) };
+        // Drivers before 12.4 load with the module or at the first launch, and have no such call.
+        if loaded != CUresult::ERROR_NOT_FOUND {
+            driver::check("cuFuncLoad", loaded)?;
+        }
+        let (mut offset, mut size) = (0_usize, 0_usize);
+        // SAFETY: as above; both pointers are those of live integers.
+        let known = unsafe { (table.cuFuncGetParamInfo)(function, 0, &mut offset, &mut size) };
+        if known.is_success() && size != size_of::<P>() {
+            return Err(RuntimeError::ParameterSize {
+                kernel: name.to_owned(),
+                on_device: size,
+                in_program: size_of::<P>(),
+            });
+        }
+        if shared_bytes > 48 * 1024 {
+            let attribute = CUfunction_attribute::MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: as above.
+            let code = unsafe { (table.cuFuncSetAttribute)(function, attribute, shared_bytes as i32) };
+            driver::check("cuFuncSetAttribute", code)?;
+        }
+        let mut threads = 0;
+        // SAFETY: as above; the pointer is that of a live integer.
+        let code =
+            unsafe { (table.cuFuncGetAttribute)(&mut threads, CUfunction_attribute::MAX_THREADS_PER_BLOCK, function) };
+        driver::check("cuFuncGetAttribute", code)?;
+        Ok(Self {
+            function,
+            name,
+            shared_bytes,
+            maximum_threads: u32::try_from(threads).unwrap_or(0),
+            parameters: PhantomData,
+        })
+    }
+
+    /// The kernel's name in its module.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Threads of a block: the number that the kernel was compiled for.
+    pub fn threads(&self) -> u32 {
+        self.maximum_threads
+    }
+
+    /// Blocks that fit one multiprocessor at once.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn blocks_per_multiprocessor(&self) -> Result<u32, RuntimeError> {
+        let mut blocks = 0;
+        // SAFETY: the function's module is loaded for as long as its device lives, and the pointer is that of a live integer.
+        let code = unsafe {
+            (driver::table().cuOccupancyMaxActiveBlocksPerMultiprocessor)(
+                &mut blocks,
+                self.function,
+                self.maximum_threads as i32,
+                self.shared_bytes as usize,
+            )
+        };
+        driver::check("cuOccupancyMaxActiveBlocksPerMultiprocessor", code)?;
+        Ok(u32::try_from(blocks).unwrap_or(1).max(1))
+    }
+
+    /// A launch of `blocks` blocks of [`Self::threads`] threads.
+    pub fn launch(&self, blocks: u32, parameters: &P) -> Launch {
+        Launch::new(self.function, self.name, blocks, self.maximum_threads, self.shared_bytes, parameters)
+    }
+}

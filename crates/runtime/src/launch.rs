@@ -1,0 +1,121 @@
+//! Launches as values.
+
+use std::hash::{Hash, Hasher};
+
+use gridpoint_driver::CUfunction;
+
+use crate::{Kernel, Parameters, RuntimeError, Stream};
+
+/// One kernel launch: function, geometry and a copy of the parameter struct. Two launches are equal when a device could not tell them
+/// apart.
+#[derive(Clone)]
+pub struct Launch {
+    pub(crate) function: CUfunction,
+    pub(crate) blocks: u32,
+    pub(crate) threads: u32,
+    pub(crate) shared_bytes: u32,
+    /// The struct's bytes, in words so that they are aligned for any field.
+    pub(crate) parameters: Box<[u64]>,
+    name: &'static str,
+}
+
+impl Launch {
+    pub(crate) fn new<P: Parameters>(
+        function: CUfunction,
+        name: &'static str,
+        blocks: u32,
+        threads: u32,
+        shared_bytes: u32,
+        parameters: &P,
+    ) -> Self {
+        const { assert!(align_of::<P>() <= align_of::<u64>(), "a parameter struct is aligned to at most eight bytes") };
+        let mut words = vec![0_u64; size_of::<P>().div_ceil(size_of::<u64>())].into_boxed_slice();
+        // SAFETY: `words` holds at least the struct's bytes at sufficient alignment, and the two do not overlap. `P` has no padding by
+        // the contract of `Parameters`, so all bytes written are initialised.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                std::ptr::from_ref(parameters).cast::<u8>(),
+                words.as_mut_ptr().cast::<u8>(),
+                size_of::<P>(),
+            )
+        };
+        Self { function, blocks, threads, shared_bytes, parameters: words, name }
+    }
+
+    /// The kernel's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Blocks of the grid.
+    pub fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    /// Threads of a block.
+    pub fn threads(&self) -> u32 {
+        self.threads
+    }
+
+    /// Bytes of dynamic shared memory of a block.
+    pub fn shared_bytes(&self) -> u32 {
+        self.shared_bytes
+    }
+}
+
+impl PartialEq for Launch {
+    fn eq(&self, other: &Self) -> bool {
+        self.function == other.function
+            && self.blocks == other.blocks
+            && self.threads == other.threads
+            && self.shared_bytes == other.shared_bytes
+            && self.parameters == other.parameters
+    }
+}
+
+impl Eq for Launch {}
+
+impl Hash for Launch {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.function.hash(state);
+        self.blocks.hash(state);
+        self.threads.hash(state);
+        self.shared_bytes.hash(state);
+        self.parameters.hash(state);
+    }
+}
+
+impl std::fmt::Debug for Launch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}<<<{}, {}, {}>>>", self.name, self.blocks, self.threads, self.shared_bytes)
+    }
+}
+
+/// The launches of one step, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Launches(Vec<Launch>);
+
+impl Launches {
+    /// No launches yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a launch of `kernel` with `blocks` blocks.
+    pub fn push<P: Parameters>(&mut self, kernel: &Kernel<P>, blocks: u32, parameters: &P) {
+        self.0.push(kernel.launch(blocks, parameters));
+    }
+
+    /// The launches.
+    pub fn as_slice(&self) -> &[Launch] {
+        &self.0
+    }
+
+    /// Launches them one by one on `stream`: an eager step, or, while the stream records, the nodes of a graph.
+    ///
+    /// # Errors
+    /// The driver's error of the first launch that fails.
+    pub fn launch(&self, stream: &Stream) -> Result<(), RuntimeError> {
+        self.0.iter().try_for_each(|launch| stream.launch(launch))
+    }
+}

@@ -1,0 +1,165 @@
+//! Streams and events.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::Pod;
+use cust::event::EventFlags;
+use cust::stream::StreamFlags;
+use gridpoint_driver as driver;
+use gridpoint_driver::{CUdeviceptr, CUstream};
+
+use crate::error::from_cust;
+use crate::{Arena, Device, Launch, PinnedBuffer, Recording, Region, RuntimeError};
+
+/// An ordered queue of device work.
+pub struct Stream {
+    inner: cust::stream::Stream,
+    // Declared last: the stream is destroyed before its device may go.
+    device: Arc<Device>,
+}
+
+impl Stream {
+    /// A new stream of `device`.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn new(device: &Arc<Device>) -> Result<Self, RuntimeError> {
+        let inner =
+            cust::stream::Stream::new(StreamFlags::DEFAULT, None).map_err(from_cust("cuStreamCreateWithPriority"))?;
+        Ok(Self { inner, device: Arc::clone(device) })
+    }
+
+    /// The raw handle, for kernels of other libraries.
+    pub fn raw(&self) -> CUstream {
+        CUstream(self.inner.as_inner().cast())
+    }
+
+    /// The stream's device.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Enqueues one launch.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn launch(&self, launch: &Launch) -> Result<(), RuntimeError> {
+        let mut argument: *mut c_void = launch.parameters.as_ptr().cast_mut().cast();
+        // SAFETY: the function belongs to a module that the device keeps loaded and takes exactly the one struct that the launch was
+        // made from (contract of `Parameters`); the driver copies the struct before it returns.
+        let code = unsafe {
+            (driver::table().cuLaunchKernel)(
+                launch.function,
+                launch.blocks,
+                1,
+                1,
+                launch.threads,
+                1,
+                1,
+                launch.shared_bytes,
+                self.raw(),
+                &mut argument,
+                std::ptr::null_mut(),
+            )
+        };
+        Ok(driver::check("cuLaunchKernel", code)?)
+    }
+
+    /// Enqueues a copy of the first `count` elements of `source` to the start of a region. The caller leaves `source` unchanged until an
+    /// event recorded behind the copy has completed; [`PinnedBuffer`] is only writable through `&mut`, and the ring of steps guards it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::CopyOutOfRegion`] when it does not fit, or the driver's error.
+    pub fn upload<T: Pod>(
+        &self,
+        arena: &Arena,
+        region: Region<T>,
+        source: &PinnedBuffer<T>,
+        count: usize,
+    ) -> Result<(), RuntimeError> {
+        let size = size_of::<T>() as u64;
+        if count as u64 > region.count() || count > source.len() {
+            let capacity = region.bytes().min(source.len() as u64 * size);
+            return Err(RuntimeError::CopyOutOfRegion { offset: 0, bytes: count as u64 * size, capacity });
+        }
+        let target = CUdeviceptr::try_from(arena.pointer(region).expose_provenance()).unwrap_or_default();
+        // SAFETY: both sides hold `count` elements, as checked above, and the pinned memory outlives the stream's work: whoever drops it
+        // first waits for the stream (`PinnedBuffer` belongs to the ring that owns the events).
+        let code = unsafe {
+            (driver::table().cuMemcpyHtoDAsync_v2)(target, source.as_ptr().cast(), count * size_of::<T>(), self.raw())
+        };
+        Ok(driver::check("cuMemcpyHtoDAsync_v2", code)?)
+    }
+
+    /// Waits until everything enqueued so far is done.
+    ///
+    /// # Errors
+    /// The driver's error, also of work that failed.
+    pub fn synchronize(&self) -> Result<(), RuntimeError> {
+        self.inner.synchronize().map_err(from_cust("cuStreamSynchronize"))
+    }
+
+    /// Starts a capture: launches on this stream become nodes of a graph until the recording is finished.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn record(&self) -> Result<Recording<'_>, RuntimeError> {
+        Recording::begin(self)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Memory that enqueued work uses may be freed next. An error here has been or will be reported by the next call.
+        let _ = self.inner.synchronize();
+    }
+}
+
+/// A point in a stream's work.
+pub struct Event {
+    inner: cust::event::Event,
+    recorded: bool,
+}
+
+impl Event {
+    /// A new event, not recorded; `timing` says whether times between events are wanted.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn new(timing: bool) -> Result<Self, RuntimeError> {
+        let flags = if timing { EventFlags::DEFAULT } else { EventFlags::DISABLE_TIMING };
+        Ok(Self { inner: cust::event::Event::new(flags).map_err(from_cust("cuEventCreate"))?, recorded: false })
+    }
+
+    /// Marks the end of the work enqueued on `stream` so far.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn record(&mut self, stream: &Stream) -> Result<(), RuntimeError> {
+        self.inner.record(&stream.inner).map_err(from_cust("cuEventRecord"))?;
+        self.recorded = true;
+        Ok(())
+    }
+
+    /// Waits until the marked work is done; returns at once when nothing was marked.
+    ///
+    /// # Errors
+    /// The driver's error, also of work that failed.
+    pub fn synchronize(&self) -> Result<(), RuntimeError> {
+        if !self.recorded {
+            return Ok(());
+        }
+        self.inner.synchronize().map_err(from_cust("cuEventSynchronize"))
+    }
+
+    /// Device time from `earlier` to this event; both must have been recorded with timing and be complete.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn since(&self, earlier: &Self) -> Result<Duration, RuntimeError> {
+        let milliseconds = self.inner.elapsed_time_f32(&earlier.inner).map_err(from_cust("cuEventElapsedTime"))?;
+        Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
+    }
+}

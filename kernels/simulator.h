@@ -1,0 +1,89 @@
+// The C interface between kernels compiled for the host and the simulated device (crates/simulator).
+//
+// Only ptx.cuh and the kernel table macros call these functions; a kernel never does. Each stands for one instruction or one
+// family of instructions of the PTX ISA. Shared-memory addresses are 32-bit offsets in the block's shared window, as on a GPU.
+// Every function may switch to another CUDA thread of the block, so no host thread-local value may be cached across a call.
+#pragma once
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// %tid, %ctaid, %ntid, %nctaid of the running thread. The pointer stays valid while the thread lives.
+typedef struct GridpointThread {
+  uint32_t thread[3];
+  uint32_t block[3];
+  uint32_t block_size[3];
+  uint32_t grid_size[3];
+} GridpointThread;
+
+// A kernel compiled for the host: `entry` takes the address of the launch's parameter struct.
+typedef struct GridpointKernel {
+  const char* name;
+  void (*entry)(const void* parameters);
+  uint32_t parameter_bytes;
+  uint32_t maximum_threads;
+} GridpointKernel;
+
+// The kernels of one .cu file.
+typedef struct GridpointModule {
+  const char* name;
+  const GridpointKernel* kernels;
+  uint32_t kernel_count;
+} GridpointModule;
+
+const GridpointThread* gridpoint_thread(void);
+
+// Host address of `bytes` bytes of the block's shared memory; faults when out of bounds or when `address` is not a multiple
+// of `alignment`. The window of a block starts at an address other than zero, so that a null shared address faults.
+void* gridpoint_shared(uint32_t address, uint32_t bytes, uint32_t alignment);
+// The 32-bit shared address of a host address inside the block's shared memory (cvta.to.shared).
+uint32_t gridpoint_shared_address(const void* pointer);
+// First shared address of the dynamic shared memory.
+uint32_t gridpoint_shared_base(void);
+
+// Checks `bytes` bytes of global memory: inside one live allocation, aligned to `alignment`. `access` is 0 read, 1 write.
+void gridpoint_global(const void* pointer, uint32_t bytes, uint32_t alignment, uint32_t access);
+
+// bar.sync id, threads (threads == 0: the whole block).
+void gridpoint_barrier(uint32_t id, uint32_t threads);
+// bar.warp.sync mask.
+void gridpoint_warp_sync(uint32_t mask);
+// shfl.sync: mode 0 idx, 1 up, 2 down, 3 bfly; width 32.
+uint32_t gridpoint_shuffle(uint32_t mode, uint32_t mask, uint32_t value, uint32_t operand);
+// vote.sync.ballot.
+uint32_t gridpoint_ballot(uint32_t mask, uint32_t predicate);
+
+// ldmatrix.sync.aligned.m8n8.x{count}[.trans].shared.b16; count is 1, 2 or 4; `address` is this lane's row address.
+void gridpoint_ldmatrix(uint32_t* registers, uint32_t count, uint32_t transposed, uint32_t address);
+// m_tiles * n_tiles instructions mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 that share operands:
+// d[m][n][4] += a[m][4] x b[n][2], issued in ascending (m, n) order.
+void gridpoint_mma_bf16(float* d, const uint32_t* a, const uint32_t* b, uint32_t m_tiles, uint32_t n_tiles);
+
+// cp.async.{ca,cg}.shared.global [address], [source], bytes, source_bytes: bytes is 4, 8 or 16; the rest is zero-filled.
+void gridpoint_cp_async(uint32_t address, const void* source, uint32_t bytes, uint32_t source_bytes);
+void gridpoint_cp_async_commit(void);
+// cp.async.wait_group pending: returns when at most `pending` of the thread's newest groups are incomplete.
+void gridpoint_cp_async_wait(uint32_t pending);
+
+// atom.add.u32 / atom.max.u32 / atom.exch.b32 on global or shared memory; scope 0 block, 1 device, 2 system; order 0 relaxed, 1 acq_rel.
+uint32_t gridpoint_atomic_add(uint32_t* pointer, uint32_t value, uint32_t scope, uint32_t order);
+uint64_t gridpoint_atomic_add64(uint64_t* pointer, uint64_t value, uint32_t scope, uint32_t order);
+uint32_t gridpoint_atomic_max(uint32_t* pointer, uint32_t value, uint32_t scope, uint32_t order);
+uint32_t gridpoint_atomic_exchange(uint32_t* pointer, uint32_t value, uint32_t scope, uint32_t order);
+// fence.acq_rel.{cta,gpu,sys}.
+void gridpoint_fence(uint32_t scope);
+
+// griddepcontrol.wait / griddepcontrol.launch_dependents.
+void gridpoint_grid_dependency_wait(void);
+void gridpoint_grid_launch_dependents(void);
+
+// Gives other threads of the block a turn inside a wait loop.
+void gridpoint_yield(void);
+// Ends the launch with a fault report: a contract of the kernel was broken.
+void gridpoint_fault(const char* reason);
+
+#ifdef __cplusplus
+}
+#endif

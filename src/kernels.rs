@@ -1,0 +1,106 @@
+//! The table of compiled kernels: one module for each file of `kernels/*.cu`, in ascending order of their names.
+//!
+//! Every module is there twice: compiled by the host compiler, for the simulated device, and as an image for GPUs where nvcc was
+//! found when the program was built.
+
+/// `GridpointModule` of kernels/simulator.h.
+#[repr(C)]
+#[derive(Debug)]
+pub struct HostModule {
+    opaque: [u8; 0],
+}
+
+/// The kernels of one `.cu` file.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelModule {
+    /// The file's stem, as `norm`.
+    pub name: &'static str,
+    /// A fatbin for the driver, aligned to 16 bytes, holding all of [`ARCHITECTURES`]; empty if the program was built without nvcc.
+    pub image: &'static [u8],
+    /// The same kernels compiled for the host.
+    pub host: &'static HostModule,
+}
+
+/// Whether the modules hold images for GPUs.
+pub const HAVE_KERNELS: bool = cfg!(have_kernels);
+
+/// All modules, in ascending order of their names.
+pub fn modules() -> &'static [KernelModule] {
+    table::MODULES
+}
+
+/// The compiler's version as the driver counts it, 1000 * major + 10 * minor: the oldest driver API that is sure to take the
+/// images. `None` without nvcc.
+pub fn toolkit() -> Option<i32> {
+    let (major, rest) = NVCC?.split_once('.')?;
+    let minor = rest.split('.').next()?;
+    major.parse::<i32>().ok()?.checked_mul(1000)?.checked_add(minor.parse::<i32>().ok()?.checked_mul(10)?)
+}
+
+/// Bytes at an address that is a multiple of 16.
+#[repr(C, align(16))]
+struct Aligned<Bytes: ?Sized>(Bytes);
+
+macro_rules! kernel_list {
+    (
+        nvcc: $nvcc:expr;
+        architectures: $architectures:expr;
+        $($name:literal $symbol:ident $image:expr;)*
+    ) => {
+        /// Version of the nvcc that compiled the images, as `13.0.88`.
+        pub const NVCC: Option<&str> = $nvcc;
+
+        /// What the images hold, as nvcc names it: `sm_90a` is machine code, `compute_90` is PTX that a newer GPU's driver compiles.
+        pub const ARCHITECTURES: &[&str] = &$architectures;
+
+        #[expect(unsafe_code, reason = "the compiled modules are C objects")]
+        mod table {
+            use super::{Aligned, HostModule, KernelModule};
+
+            // SAFETY: build.rs links the archive that defines each of these once, as a constant of the C type that `HostModule` mirrors
+            // (`GRIDPOINT_MODULE` in kernels/ptx.cuh).
+            unsafe extern "C" {
+                $(safe static $symbol: HostModule;)*
+            }
+
+            pub(super) static MODULES: &[KernelModule] = &[$(KernelModule {
+                name: $name,
+                image: {
+                    const IMAGE: &Aligned<[u8]> = &Aligned(*$image);
+                    &IMAGE.0
+                },
+                host: &$symbol,
+            }),*];
+        }
+    };
+}
+
+include!(concat!(env!("OUT_DIR"), "/kernel_list.rs"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_module_for_every_source() {
+        let mut sources: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels"))
+            .expect("the kernels' folder is there")
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".cu")?.to_owned()))
+            .collect();
+        sources.sort();
+        assert_eq!(modules().iter().map(|module| module.name).collect::<Vec<_>>(), sources);
+    }
+
+    #[test]
+    fn images_are_there_exactly_with_nvcc() {
+        assert_eq!(NVCC.is_some(), HAVE_KERNELS);
+        assert_eq!(ARCHITECTURES.is_empty(), !HAVE_KERNELS);
+        assert_eq!(toolkit().is_some(), HAVE_KERNELS);
+        for module in modules() {
+            // The magic number of a fatbin, little-endian.
+            assert_eq!(module.image.starts_with(&[0x50, 0xed, 0x55, 0xba]), HAVE_KERNELS, "{}", module.name);
+            assert_eq!(module.image.is_empty(), !HAVE_KERNELS, "{}", module.name);
+            assert_eq!(module.image.as_ptr().addr() % 16, 0, "{}", module.name);
+        }
+    }
+}

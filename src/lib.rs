@@ -1,0 +1,3 @@
+//! What the program embeds: the kernels, compiled for GPUs and for the simulated device.
+
+pub mod kernels;
