@@ -1,1 +1,27 @@
-//! gridpoint-model.
+//! Model folders of Hugging Face: what a reader of weights has to know before the first launch.
+//!
+//! The order of use: [`ModelConfig::load`] reads and checks `config.json`; [`WeightPlan`] says from it alone what the
+//! device will hold; [`Checkpoint::open`] maps the safetensors files and [`Weights::new`] checks them against the
+//! configuration; [`Weights::write_at`] fills staging buffers. [`rotary_table`] gives the cosines and sines of rotary
+//! embedding, [`Tokenizer`] turns text into token ids and back.
+//!
+//! Nothing that a folder holds makes this crate panic: every fault is a [`ModelError`] that names the file, the field or
+//! tensor, the value and what would be right.
+
+mod checkpoint;
+mod config;
+mod error;
+mod json;
+mod mmap;
+mod rope;
+mod tokenizer;
+mod weight_plan;
+mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use config::ModelConfig;
+pub use error::{ModelError, Result};
+pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};
+pub use tokenizer::{TokenStream, Tokenizer};
+pub use weight_plan::{DeviceTensor, LayerTensors, ModelTensors, WeightPlan};
+pub use weights::{AttentionBiases, HostWeights, LayerWeights, Weights};
