@@ -1,0 +1,382 @@
+//! Who computes what in the next step, and what that changes. Pure: no device, no clock, no randomness.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::error::{IntegrityError, LimitsError, RequestError, StepError};
+use crate::pages::{PagePool, Pages, pages_for};
+use crate::request::{FinishReason, FinishedRequest, NewRequest, Request, RequestId, RequestStatus};
+use crate::step::{Event, RowKind, RowOutput, Step};
+
+/// What bounds a scheduler's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedulerLimits {
+    /// Most requests running at once, and so most rows of a step.
+    pub max_requests: u32,
+    /// Most tokens of a step.
+    pub step_budget: u32,
+    /// Most tokens of a request, prompt and new ones together.
+    pub max_sequence_length: u32,
+    /// Number of token ids.
+    pub vocabulary: u32,
+    /// Pages of the kv cache, the dummy page among them.
+    pub pages: u32,
+}
+
+impl SchedulerLimits {
+    fn validate(&self) -> Result<(), LimitsError> {
+        let Self { max_requests, step_budget, max_sequence_length, vocabulary, pages: _ } = *self;
+        let limits = [
+            ("max_requests", max_requests),
+            ("step_budget", step_budget),
+            ("max_sequence_length", max_sequence_length),
+            ("vocabulary", vocabulary),
+        ];
+        match limits.into_iter().find(|&(_, value)| value == 0) {
+            Some((name, _)) => Err(LimitsError::Zero { name }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A request with a slot and its pages.
+#[derive(Debug)]
+struct Running {
+    request: Request,
+    pages: Pages,
+}
+
+/// Requests in line, running and finished, and the pages between them. The crate's front page states its rules.
+///
+/// Admission is first come, first served, so both the line and the running requests stand in order of their ids.
+#[derive(Debug)]
+pub struct Scheduler {
+    limits: SchedulerLimits,
+    pool: PagePool,
+    waiting: VecDeque<Request>,
+    running: Vec<Running>,
+    finished: BTreeMap<RequestId, FinishedRequest>,
+    next_id: u64,
+    /// Number of the step planned last: the only one that can be committed, and that once, since a commit consumes it.
+    step: u64,
+    /// Buffers of the step committed last.
+    spare: Step,
+}
+
+impl Scheduler {
+    /// A scheduler without requests.
+    ///
+    /// # Errors
+    /// A limit of 0, or fewer than 2 pages.
+    pub fn new(limits: SchedulerLimits) -> Result<Self, LimitsError> {
+        limits.validate()?;
+        Ok(Self {
+            limits,
+            pool: PagePool::new(limits.pages)?,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            finished: BTreeMap::new(),
+            next_id: 0,
+            step: 0,
+            spare: Step::default(),
+        })
+    }
+
+    /// Puts a request at the end of the line. It may be called at any time, a step under way included.
+    ///
+    /// New tokens beyond the longest sequence are cut to what fits, with a warning;
+    /// [`FinishedRequest::max_new_tokens`] holds the number that held.
+    ///
+    /// # Errors
+    /// What is wrong with the request; nothing has changed then.
+    pub fn add(&mut self, new: NewRequest) -> Result<RequestId, RequestError> {
+        let limit = self.check(&new)?;
+        let id = RequestId(self.next_id);
+        let max_new_tokens = limit - new.prompt.len() as u32;
+        if max_new_tokens < new.max_new_tokens {
+            let (asked, longest) = (new.max_new_tokens, self.limits.max_sequence_length);
+            tracing::warn!(
+                "request {id} asks for `{asked}` new tokens: `{max_new_tokens}` fit the longest sequence of `{longest}`"
+            );
+        }
+        self.waiting.push_back(Request::new(id, new, limit));
+        self.next_id += 1;
+        Ok(id)
+    }
+
+    /// The tokens that `new` may reach, prompt included.
+    fn check(&self, new: &NewRequest) -> Result<u32, RequestError> {
+        let SchedulerLimits { max_sequence_length, vocabulary, .. } = self.limits;
+        new.sampling.validate()?;
+        if new.prompt.is_empty() {
+            return Err(RequestError::EmptyPrompt);
+        }
+        if new.max_new_tokens == 0 && !new.logprobs {
+            return Err(RequestError::NothingToDo);
+        }
+        let longest = max_sequence_length - new.max_new_tokens.min(1);
+        let length = u32::try_from(new.prompt.len()).ok().filter(|&length| length <= longest);
+        let Some(length) = length else {
+            return Err(RequestError::PromptTooLong { length: new.prompt.len(), longest, max_sequence_length });
+        };
+        if let Some((position, &token)) = new.prompt.iter().enumerate().find(|&(_, &token)| token >= vocabulary) {
+            return Err(RequestError::TokenOutsideVocabulary { token, position, vocabulary });
+        }
+        let limit = length.saturating_add(new.max_new_tokens).min(max_sequence_length);
+        let (needed, capacity) = (pages_for(limit), self.pool.capacity());
+        if needed > capacity {
+            return Err(RequestError::TooManyPages { needed, capacity, max_new_tokens: limit - length });
+        }
+        Ok(limit)
+    }
+
+    /// Plans the next step under the step budget; `None` exactly if no request is waiting or running.
+    ///
+    /// Called again without a commit between, it drops the step planned before and plans anew.
+    pub fn next_step(&mut self) -> Option<Step> {
+        self.next_step_within(self.limits.step_budget)
+    }
+
+    /// As [`Scheduler::next_step`], with at most `budget` tokens, taken into `[1, step_budget]`.
+    ///
+    /// Under a constant budget there are never more decodes than it: a request becomes a decode by a prefill that took a
+    /// token of what the decodes left. Where the budget was lowered and there are, those served longest ago are served.
+    pub fn next_step_within(&mut self, budget: u32) -> Option<Step> {
+        self.step += 1;
+        let mut step = std::mem::take(&mut self.spare).restarted(self.step);
+        let mut left = budget.clamp(1, self.limits.step_budget);
+        for index in self.decodes_to_serve(left) {
+            let Running { request, pages } = &self.running[index];
+            left -= step.push(request, pages.ids(), 1);
+        }
+        for Running { request, pages } in &self.running {
+            if left > 0 && request.kind() == RowKind::Prefill {
+                left -= step.push(request, pages.ids(), left);
+            }
+        }
+        while left > 0
+            && let Some(Running { request, pages }) = self.admit()
+        {
+            left -= step.push(request, pages.ids(), left);
+        }
+        (!step.tokens().is_empty()).then_some(step)
+    }
+
+    /// Indices of the running decodes to serve, at most `count`: least recently served first, ties to the older.
+    fn decodes_to_serve(&self, count: u32) -> Vec<usize> {
+        let decodes = self.running.iter().enumerate().filter(|(_, running)| running.request.kind() == RowKind::Decode);
+        let mut chosen: Vec<usize> = decodes.map(|(index, _)| index).collect();
+        if chosen.len() > count as usize {
+            chosen.sort_by_key(|&index| self.running[index].request.served());
+            chosen.truncate(count as usize);
+            chosen.sort_unstable();
+        }
+        chosen
+    }
+
+    /// Gives the head of the line a slot and its pages, if both are there.
+    fn admit(&mut self) -> Option<&Running> {
+        if self.running.len() >= self.limits.max_requests as usize {
+            return None;
+        }
+        let pages = self.pool.allocate(pages_for(self.waiting.front()?.limit()))?;
+        let request = self.waiting.pop_front()?;
+        self.running.push(Running { request, pages });
+        self.running.last()
+    }
+
+    /// Makes `step` true: its tokens are cached, what it sampled is appended, requests that ended give up slot and pages.
+    /// `outputs` has one entry a row; events come in the order of the rows. Rows of requests cancelled since the step was
+    /// planned are dropped.
+    ///
+    /// # Errors
+    /// A step other than the one planned last, or outputs that do not fit it; nothing has changed then.
+    pub fn commit(&mut self, step: Step, outputs: &[RowOutput<'_>]) -> Result<Vec<Event>, StepError> {
+        self.check_outputs(&step, outputs)?;
+        let mut events = Vec::with_capacity(outputs.len());
+        for (row, output) in step.rows().zip(outputs) {
+            let request = row.request;
+            let Ok(index) = self.find_running(request) else { continue };
+            let count = row.tokens.len() as u32;
+            let running = &mut self.running[index].request;
+            let reason = running.advance(count, step.number(), output.sampled, output.prompt_logprobs);
+            events.extend(output.sampled.map(|new| Event::Token { request, token: new.token, logprob: new.logprob }));
+            if let Some(reason) = reason {
+                self.finish_running(index, reason);
+                events.push(Event::Finished { request, reason });
+            }
+        }
+        self.spare = step;
+        Ok(events)
+    }
+
+    fn check_outputs(&self, step: &Step, outputs: &[RowOutput<'_>]) -> Result<(), StepError> {
+        if step.number() != self.step {
+            return Err(StepError::Stale { number: step.number() });
+        }
+        let rows = step.rows().len();
+        if rows != outputs.len() {
+            return Err(StepError::OutputCount { rows, outputs: outputs.len() });
+        }
+        let vocabulary = self.limits.vocabulary;
+        for (row, (planned, output)) in step.rows().zip(outputs).enumerate() {
+            let request = planned.request;
+            match output.sampled {
+                None if planned.samples => return Err(StepError::TokenMissing { row, request }),
+                Some(_) if !planned.samples => return Err(StepError::TokenUnexpected { row, request }),
+                Some(sampled) if sampled.token >= vocabulary => {
+                    return Err(StepError::TokenOutsideVocabulary { row, request, token: sampled.token, vocabulary });
+                }
+                _ => {}
+            }
+            let (expected, got) = (planned.targets.len(), output.prompt_logprobs.len());
+            if expected != got {
+                return Err(StepError::PromptLogprobCount { row, request, expected, got });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a request that has not ended, wherever it stands, and says whether there was one. Its result can be taken.
+    ///
+    /// A step under way may still write its pages: they go to others only in a step planned later, so steps must reach the
+    /// device in the order they were planned.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        if let Ok(index) = self.find_running(id) {
+            self.finish_running(index, FinishReason::Cancelled);
+            return true;
+        }
+        let place = self.waiting.binary_search_by_key(&id, Request::id).ok();
+        let Some(request) = place.and_then(|index| self.waiting.remove(index)) else { return false };
+        self.finished.insert(id, request.finish(FinishReason::Cancelled));
+        true
+    }
+
+    /// Hands over the result of a finished request. It is kept until then, and given once.
+    pub fn take(&mut self, id: RequestId) -> Option<FinishedRequest> {
+        self.finished.remove(&id)
+    }
+
+    /// Where a request stands; `None` if it was never added or its result was taken.
+    #[must_use]
+    pub fn status(&self, id: RequestId) -> Option<RequestStatus> {
+        if self.find_running(id).is_ok() {
+            return Some(RequestStatus::Running);
+        }
+        if self.waiting.binary_search_by_key(&id, Request::id).is_ok() {
+            return Some(RequestStatus::Waiting);
+        }
+        self.finished.get(&id).map(|finished| RequestStatus::Finished(finished.reason))
+    }
+
+    /// The limits it was made with.
+    #[must_use]
+    pub fn limits(&self) -> &SchedulerLimits {
+        &self.limits
+    }
+
+    /// The pages and how many are free.
+    #[must_use]
+    pub fn pool(&self) -> &PagePool {
+        &self.pool
+    }
+
+    /// Number of requests in line.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Number of requests running.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Every page is free or held by exactly one running request, each holds what its limit needs, counts and orders hold.
+    ///
+    /// # Errors
+    /// The first promise found broken.
+    pub fn check_integrity(&self) -> Result<(), IntegrityError> {
+        self.pool.check_integrity()?;
+        let (running, max_requests) = (self.running.len(), self.limits.max_requests);
+        if running > max_requests as usize {
+            return Err(IntegrityError::TooManyRunning { running, max_requests });
+        }
+        let mut owners: BTreeMap<u32, RequestId> = BTreeMap::new();
+        for Running { request, pages } in &self.running {
+            let (id, held, needed) = (request.id(), pages.ids().len() as u32, pages_for(request.limit()));
+            if held != needed {
+                return Err(IntegrityError::WrongReservation { request: id, held, needed });
+            }
+            for &page in pages.ids() {
+                if !self.pool.is_used(page) {
+                    return Err(IntegrityError::OwnedButFree { page, request: id });
+                }
+                if let Some(first) = owners.insert(page, id) {
+                    return Err(IntegrityError::Shared { page, first, second: id });
+                }
+            }
+        }
+        let (used, owned) = (self.pool.used(), owners.len() as u32);
+        if used != owned {
+            return Err(IntegrityError::UsedButNotOwned { used, owned });
+        }
+        let line = || self.running.iter().map(|running| &running.request).chain(&self.waiting);
+        line().try_for_each(Request::check_counts)?;
+        match line().zip(line().skip(1)).find(|(first, second)| first.id() >= second.id()) {
+            Some((first, second)) => Err(IntegrityError::Order { first: first.id(), second: second.id() }),
+            None => Ok(()),
+        }
+    }
+
+    fn find_running(&self, id: RequestId) -> Result<usize, usize> {
+        self.running.binary_search_by_key(&id, |running| running.request.id())
+    }
+
+    fn finish_running(&mut self, index: usize, reason: FinishReason) {
+        let Running { request, pages } = self.running.remove(index);
+        self.pool.release(pages);
+        self.finished.insert(request.id(), request.finish(reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each defect is planted in a scheduler of two running requests and one in line, and the check names it.
+    #[test]
+    fn the_check_finds_planted_defects() {
+        let corrupted = |corrupt: fn(&mut Scheduler)| {
+            let limits =
+                SchedulerLimits { max_requests: 2, step_budget: 8, max_sequence_length: 128, vocabulary: 10, pages: 9 };
+            let mut scheduler = Scheduler::new(limits).unwrap();
+            for _ in 0..3 {
+                scheduler.add(NewRequest::greedy(vec![1, 2], 100)).unwrap();
+            }
+            assert!(scheduler.next_step().is_some());
+            assert_eq!((scheduler.running(), scheduler.waiting(), scheduler.check_integrity()), (2, 1, Ok(())));
+            corrupt(&mut scheduler);
+            scheduler.check_integrity().unwrap_err()
+        };
+        let [first, second] = [RequestId(0), RequestId(1)];
+        assert_eq!(
+            corrupted(|s| s.running[1].pages = Pages::forged(vec![2, 1])),
+            IntegrityError::Shared { page: 1, first, second }
+        );
+        assert_eq!(
+            corrupted(|s| s.running[1].pages = Pages::forged(vec![2])),
+            IntegrityError::WrongReservation { request: second, held: 1, needed: 2 }
+        );
+        assert_eq!(
+            corrupted(|s| s.running[0].pages = Pages::forged(vec![0, 7])),
+            IntegrityError::OwnedButFree { page: 7, request: first }
+        );
+        assert_eq!(corrupted(|s| drop(s.pool.allocate(1))), IntegrityError::UsedButNotOwned { used: 5, owned: 4 });
+        assert_eq!(corrupted(|s| s.running.swap(0, 1)), IntegrityError::Order { first: second, second: first });
+        assert_eq!(
+            corrupted(|s| s.limits.max_requests = 1),
+            IntegrityError::TooManyRunning { running: 2, max_requests: 1 }
+        );
+    }
+}
