@@ -1,0 +1,232 @@
+//! A step's metadata, written section by section into the block of its point.
+//!
+//! Padding is not written: kernels bound every loop by the real counts in the header, so what lies behind a count may hold
+//! anything, and a test fills it with NaN.
+
+use bytemuck::{Pod, cast_slice_mut};
+use gridpoint_runtime::parameters::{GRIDPOINT_PAGE_TOKENS, LogitRow, StepHeader};
+
+use crate::{StepError, StepLayout};
+
+/// What a request does in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// Computes the token sampled last.
+    Decode,
+    /// Computes tokens of its prompt.
+    Prefill,
+}
+
+/// What is asked of one row of the language-model head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LogitRequest {
+    /// The logarithm of this token's probability.
+    Score(u32),
+    /// A token, drawn under these parameters; the draw depends on `(seed, position, token id)` and the logits alone.
+    Sample {
+        /// 0 is greedy.
+        temperature: f32,
+        /// 1 is off.
+        top_p: f32,
+        /// 0 is off.
+        top_k: u32,
+        /// Index in its sequence of the token that is drawn.
+        position: u32,
+        /// Key of the draws.
+        seed: u64,
+    },
+}
+
+/// Writes one step. Rows are added in order: decodes, then prefills.
+#[derive(Debug)]
+pub struct StepWriter<'slot> {
+    layout: StepLayout,
+    header: StepHeader,
+    words: &'slot mut [u64],
+}
+
+impl<'slot> StepWriter<'slot> {
+    /// A step in the layout's block, which lies at the start of `words` on the host.
+    pub(crate) fn new(layout: StepLayout, results_address: u64, words: &'slot mut [u64]) -> Result<Self, StepError> {
+        let capacity = size_of_val(words) as u64;
+        if u64::from(layout.bytes()) > capacity {
+            return Err(StepError::BlockOverflow { needed: layout.bytes(), capacity });
+        }
+        let header = StepHeader { results_address, ..layout.header() };
+        Ok(Self { layout, header, words })
+    }
+
+    /// Adds a request that computes `tokens`, the first of them at `first_position` of its sequence, whose cache lies in `pages`.
+    /// Returns the row of its first token.
+    ///
+    /// # Errors
+    /// What does not fit; the step is to be thrown away then.
+    pub fn push_request(
+        &mut self,
+        kind: RequestKind,
+        tokens: &[u32],
+        first_position: u32,
+        pages: &[u32],
+    ) -> Result<u32, StepError> {
+        let StepLayout { token_ids, positions, slots, query_starts, kv_lengths, page_table, .. } = self.layout;
+        let point = self.layout.point();
+        let first_row = self.header.tokens;
+        let room = point.tokens - first_row;
+        let count = u32::try_from(tokens.len()).ok().filter(|&count| count <= room);
+        let count = count.ok_or(StepError::Full { point, what: "tokens", capacity: point.tokens })?;
+        let request = self.header.prefills + self.header.decodes;
+        if u64::from(request) >= point.requests() {
+            return Err(StepError::Full { point, what: "requests", capacity: request });
+        }
+        match kind {
+            RequestKind::Decode if self.header.prefills > 0 => return Err(StepError::Order),
+            RequestKind::Decode => self.header.decodes += 1,
+            RequestKind::Prefill => self.header.prefills += 1,
+        }
+        let kv_length = first_position + count;
+        let needed = kv_length.div_ceil(GRIDPOINT_PAGE_TOKENS);
+        let columns = self.layout.page_columns();
+        if needed as usize > pages.len() || needed > columns {
+            return Err(StepError::Pages { request, pages: pages.len().min(columns as usize), kv_length, needed });
+        }
+
+        for (target, &token) in self.section::<i32>(token_ids, first_row, count).iter_mut().zip(tokens) {
+            *target = token as i32;
+        }
+        for (target, position) in self.section::<i32>(positions, first_row, count).iter_mut().zip(first_position..) {
+            *target = position as i32;
+        }
+        for (target, position) in self.section::<i32>(slots, first_row, count).iter_mut().zip(first_position..) {
+            let page = pages[(position / GRIDPOINT_PAGE_TOKENS) as usize];
+            *target = (page * GRIDPOINT_PAGE_TOKENS + position % GRIDPOINT_PAGE_TOKENS) as i32;
+        }
+        self.section::<i32>(query_starts, request, 2).copy_from_slice(&[first_row as i32, (first_row + count) as i32]);
+        self.section::<i32>(kv_lengths, request, 1)[0] = kv_length as i32;
+        let row = self.section::<i32>(page_table, request * columns, needed);
+        for (target, &page) in row.iter_mut().zip(pages) {
+            *target = page as i32;
+        }
+        self.header.tokens += count;
+        Ok(first_row)
+    }
+
+    /// Adds a row of the language-model head that reads token row `token_row`. Returns its index among the results.
+    ///
+    /// # Errors
+    /// A row that the step has not, or more rows than the layout has.
+    pub fn push_logits(&mut self, token_row: u32, request: LogitRequest) -> Result<u32, StepError> {
+        let index = self.header.logit_rows;
+        if index >= self.layout.logit_rows() {
+            let capacity = self.layout.logit_rows();
+            return Err(StepError::Full { point: self.layout.point(), what: "logit rows", capacity });
+        }
+        if token_row >= self.header.tokens {
+            return Err(StepError::TokenRow { row: token_row, tokens: self.header.tokens });
+        }
+        let token_row = token_row as i32;
+        let row = match request {
+            LogitRequest::Score(target) => {
+                LogitRow { token_row, target: target as i32, top_p: 1.0, ..LogitRow::default() }
+            }
+            LogitRequest::Sample { temperature, top_p, top_k, position, seed } => {
+                LogitRow { token_row, target: -1, temperature, top_p, top_k, position, seed }
+            }
+        };
+        let offset = self.layout.logits;
+        self.section::<LogitRow>(offset, index, 1)[0] = row;
+        self.header.logit_rows += 1;
+        Ok(index)
+    }
+
+    /// Writes the header. Returns the bytes that the device needs, and how many logit rows there are.
+    pub(crate) fn finish(mut self) -> (u32, u32) {
+        let used = self.layout.used_bytes(self.header.prefills + self.header.decodes);
+        let header = StepHeader { used_bytes: used, ..self.header };
+        if header.prefills + header.decodes == 0 {
+            let offset = self.layout.query_starts;
+            self.section::<i32>(offset, 0, 1)[0] = 0;
+        }
+        self.section::<StepHeader>(0, 0, 1)[0] = header;
+        (used, header.logit_rows)
+    }
+
+    /// `count` elements from element `first` on of the section at byte `offset`. In range by the layout, whose capacities bound
+    /// `first + count`, and aligned, since sections start at multiples of 16.
+    fn section<T: Pod>(&mut self, offset: u32, first: u32, count: u32) -> &mut [T] {
+        let start = offset as usize + first as usize * size_of::<T>();
+        let bytes: &mut [u8] = cast_slice_mut(self.words);
+        cast_slice_mut(&mut bytes[start..start + count as usize * size_of::<T>()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::{cast_slice, from_bytes};
+    use gridpoint_plan::GridPoint;
+
+    const POINT: GridPoint = GridPoint { tokens: 8, prefills: 2, decodes: 2 };
+
+    fn sample() -> LogitRequest {
+        LogitRequest::Sample { temperature: 0.5, top_p: 0.9, top_k: 7, position: 66, seed: 11 }
+    }
+
+    #[test]
+    fn a_step_lies_where_the_header_says() {
+        let layout = StepLayout::new(POINT, 4, 3).unwrap();
+        let mut words = vec![u64::MAX; layout.bytes() as usize / 8];
+        let mut writer = StepWriter::new(layout, 77, &mut words).unwrap();
+        assert_eq!(writer.push_request(RequestKind::Decode, &[9], 65, &[4, 2]), Ok(0));
+        assert_eq!(writer.push_request(RequestKind::Prefill, &[5, 6, 7], 63, &[1, 0]), Ok(1));
+        assert_eq!(writer.push_logits(0, sample()), Ok(0));
+        assert_eq!(writer.push_logits(2, LogitRequest::Score(7)), Ok(1));
+        let (used, logit_rows) = writer.finish();
+        assert_eq!((used, logit_rows), (layout.used_bytes(2), 2));
+
+        let bytes: &[u8] = cast_slice(&words);
+        let header: &StepHeader = from_bytes(&bytes[..80]);
+        assert_eq!((header.tokens, header.prefills, header.decodes, header.logit_rows), (4, 1, 1, 2));
+        assert_eq!((header.token_capacity, header.prefill_capacity, header.decode_capacity), (8, 2, 2));
+        assert_eq!((header.results_address, header.used_bytes), (77, used));
+        let list = |offset: u32, count: usize| -> &[i32] { cast_slice(&bytes[offset as usize..][..count * 4]) };
+        assert_eq!(list(header.token_ids_offset, 5), [9, 5, 6, 7, -1], "the fifth is padding and untouched");
+        assert_eq!(list(header.positions_offset, 4), [65, 63, 64, 65]);
+        assert_eq!(list(header.slots_offset, 4), [2 * 64 + 1, 64 + 63, 0, 1]);
+        assert_eq!(list(header.query_starts_offset, 3), [0, 1, 4]);
+        assert_eq!(list(header.kv_lengths_offset, 2), [66, 66]);
+        assert_eq!(list(header.page_table_offset, 6), [4, 2, -1, 1, 0, -1]);
+        let rows: &[LogitRow] = cast_slice(&bytes[header.logit_rows_offset as usize..][..64]);
+        assert_eq!((rows[0].token_row, rows[0].target, rows[0].top_k, rows[0].seed), (0, -1, 7, 11));
+        assert_eq!((rows[1].token_row, rows[1].target), (2, 7));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let layout = StepLayout::new(POINT, 1, 1).unwrap();
+        let mut words = vec![0; layout.bytes() as usize / 8];
+        let mut small = vec![0; 2];
+        assert!(matches!(StepWriter::new(layout, 0, &mut small), Err(StepError::BlockOverflow { capacity: 16, .. })));
+        let mut writer = StepWriter::new(layout, 0, &mut words).unwrap();
+        assert!(matches!(
+            writer.push_request(RequestKind::Prefill, &[0; 9], 0, &[0]),
+            Err(StepError::Full { what: "tokens", capacity: 8, .. })
+        ));
+        assert!(matches!(
+            writer.push_request(RequestKind::Decode, &[1], 64, &[0, 1]),
+            Err(StepError::Pages { kv_length: 65, needed: 2, .. })
+        ));
+        let mut writer = StepWriter::new(layout, 0, &mut words).unwrap();
+        writer.push_request(RequestKind::Prefill, &[1], 0, &[0]).unwrap();
+        assert_eq!(writer.push_request(RequestKind::Decode, &[1], 0, &[0]), Err(StepError::Order));
+        assert_eq!(writer.push_logits(1, sample()), Err(StepError::TokenRow { row: 1, tokens: 1 }));
+        writer.push_logits(0, sample()).unwrap();
+        assert!(matches!(writer.push_logits(0, sample()), Err(StepError::Full { what: "logit rows", .. })));
+        for _ in 1..4 {
+            writer.push_request(RequestKind::Prefill, &[1], 0, &[0]).unwrap();
+        }
+        assert!(matches!(
+            writer.push_request(RequestKind::Prefill, &[1], 0, &[0]),
+            Err(StepError::Full { what: "requests", capacity: 4, .. })
+        ));
+    }
+}
