@@ -2,6 +2,43 @@
 
 use crate::request::{RequestId, SamplingParameters};
 
+/// Why an engine could not be made, or a step not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The model's memory or weights.
+    #[error(transparent)]
+    Model(#[from] gridpoint_model::ModelError),
+    /// The device.
+    #[error(transparent)]
+    Runtime(#[from] gridpoint_runtime::RuntimeError),
+    /// A step's block or its replay.
+    #[error(transparent)]
+    Block(#[from] gridpoint_graph::StepError),
+    /// Limits that no scheduler can work under.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// Outputs that are not those of the step: a defect, never of an input.
+    #[error(transparent)]
+    Commit(#[from] StepError),
+    /// Positions beyond the model's have no rotary angles that it was trained with.
+    #[error(
+        "the longest sequence is `{given}` tokens: it must be at least 1 and at most the model's `max_position_embeddings`, {longest}"
+    )]
+    SequenceLength {
+        /// Asked for.
+        given: u32,
+        /// The model's.
+        longest: u32,
+    },
+    /// The part of memory to use is no fraction.
+    #[error("memory_utilization is `{given}`: it must be above 0 and at most 1")]
+    MemoryUtilization {
+        /// Asked for.
+        given: f64,
+    },
+}
+
 /// Limits that no scheduler can work under.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitsError {

@@ -39,16 +39,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The device half is [`Engine`]: it hands the model's launches to the graph set to capture, packs each planned step into a block,
+//! and replays. It sees no device pointer.
+//!
 //! The scheduling half does not know what a model, a graph, a device or a text is: tokens are numbers, pages are numbers,
 //! and a step is a list of rows.
 
+mod engine;
 mod error;
+mod memory;
 mod pages;
 mod request;
+mod runner;
 mod scheduler;
 mod step;
 
-pub use error::{IntegrityError, LimitsError, RequestError, SamplingError, StepError};
+pub use engine::{Engine, EngineOptions, StepOutcome};
+pub use error::{EngineError, IntegrityError, LimitsError, RequestError, SamplingError, StepError};
+pub use memory::MemoryReport;
 pub use pages::{PAGE_TOKENS, PagePool, Pages, pages_for};
 pub use request::{FinishReason, FinishedRequest, Logprobs, NewRequest, RequestId, RequestStatus, SamplingParameters};
 pub use scheduler::{Scheduler, SchedulerLimits};

@@ -93,6 +93,8 @@ pub enum FinishReason {
     Stop,
     /// Its user took it back.
     Cancelled,
+    /// The model's logits for it held nothing but NaN and infinities, so there is no next token. Other requests go on.
+    Failed,
 }
 
 /// Where a request stands.
@@ -210,7 +212,8 @@ impl Request {
         &self.tokens[start as usize..end as usize]
     }
 
-    /// `count` tokens more are cached after step `step`; what they yielded is appended. The reason if that ends it.
+    /// `count` tokens more are cached after step `step`; what they yielded is appended. The reason if that ends it. A yield of
+    /// NaN ends it without being appended: no distribution stands behind it.
     pub(crate) fn advance(
         &mut self,
         count: u32,
@@ -220,6 +223,9 @@ impl Request {
     ) -> Option<FinishReason> {
         self.cached += count;
         self.served = step;
+        if sampled.is_some_and(|sampled| sampled.logprob.is_nan()) || prompt_logprobs.iter().any(|one| one.is_nan()) {
+            return Some(FinishReason::Failed);
+        }
         if let Some(logprobs) = &mut self.logprobs {
             logprobs.prompt.extend(prompt_logprobs.iter().map(|&logprob| Some(logprob)));
             logprobs.tokens.extend(sampled.map(|sampled| sampled.logprob));

@@ -199,7 +199,8 @@ impl Scheduler {
             let count = row.tokens.len() as u32;
             let running = &mut self.running[index].request;
             let reason = running.advance(count, step.number(), output.sampled, output.prompt_logprobs);
-            events.extend(output.sampled.map(|new| Event::Token { request, token: new.token, logprob: new.logprob }));
+            let token = output.sampled.filter(|_| reason != Some(FinishReason::Failed));
+            events.extend(token.map(|new| Event::Token { request, token: new.token, logprob: new.logprob }));
             if let Some(reason) = reason {
                 self.finish_running(index, reason);
                 events.push(Event::Finished { request, reason });

@@ -97,10 +97,10 @@ impl Step {
         &self.tokens
     }
 
-    /// Whether a row wants log-probabilities of prompt tokens, which take the logits of more than the sampled rows.
+    /// Rows of the language-model head: one for each token that is sampled and for each prompt token that is scored.
     #[must_use]
-    pub fn wants_prompt_logprobs(&self) -> bool {
-        !self.targets.is_empty()
+    pub fn logit_rows(&self) -> usize {
+        self.targets.len() + self.records.iter().filter(|record| record.samples).count()
     }
 
     /// The rows, decodes first.

@@ -9,6 +9,9 @@ pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// The device layer failed.
+    #[error(transparent)]
+    Runtime(#[from] gridpoint_runtime::RuntimeError),
     /// A file or folder is not there, is not of the kind that was looked for, or is larger than such a file may be.
     #[error("`{}` {found}, expected {expected}", path.display())]
     NotFound {

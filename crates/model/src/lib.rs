@@ -5,11 +5,15 @@
 //! configuration; [`Weights::write_at`] fills staging buffers. [`rotary_table`] gives the cosines and sines of rotary
 //! embedding, [`Tokenizer`] turns text into token ids and back.
 //!
+//! On the device: [`WeightStore`], [`Workspace`] and [`KvCache`] say what goes where before anything is allocated,
+//! [`Model::upload`] fills the weights, and [`Model::record`] is the page of launches that makes a step of a point.
+//!
 //! Nothing that a folder holds makes this crate panic: every fault is a [`ModelError`] that names the file, the field or
 //! tensor, the value and what would be right.
 
 mod checkpoint;
 mod config;
+mod device;
 mod error;
 mod json;
 mod mmap;
@@ -20,6 +24,7 @@ mod weights;
 
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
+pub use device::{Capacity, GemmTile, Kernels, KvCache, Model, WeightStore, Workspace};
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};
 pub use tokenizer::{TokenStream, Tokenizer};

@@ -1,0 +1,204 @@
+//! The engine: requests in, steps on the device, tokens out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gridpoint_graph::{CaptureProgress, CaptureSummary, StepReport, StepTotals};
+use gridpoint_model::{ModelConfig, Weights};
+use gridpoint_plan::Plan;
+use gridpoint_runtime::Device;
+
+use crate::error::{EngineError, RequestError};
+use crate::memory::{MemoryReport, Sizes};
+use crate::request::{FinishedRequest, NewRequest, RequestId, RequestStatus};
+use crate::runner::{Answers, Runner};
+use crate::scheduler::{Scheduler, SchedulerLimits};
+use crate::step::{Event, Step};
+
+/// What an engine is made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineOptions {
+    /// Most requests running at once.
+    pub max_requests: u32,
+    /// Most tokens of a step; a smaller largest captured point with prefill slots lowers it, so that every step is a replay.
+    pub max_tokens: u32,
+    /// Most tokens of a request, prompt and new ones together; `None` is the model's.
+    pub max_sequence_length: Option<u32>,
+    /// Pages of the kv cache, the dummy page among them; `None` takes what `max_requests` sequences of the longest length
+    /// need, within `memory_utilization`.
+    pub kv_pages: Option<u32>,
+    /// The part of free device memory that the kv cache and a step's memory may take together, in (0, 1].
+    pub memory_utilization: f64,
+    /// Whether steps replay captured graphs; off, the same kernels are launched one by one.
+    pub replay: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            max_requests: 396,
+            max_tokens: 16_384,
+            max_sequence_length: None,
+            kv_pages: None,
+            memory_utilization: 0.9,
+            replay: true,
+        }
+    }
+}
+
+/// What a step came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// How it ran.
+    pub report: StepReport,
+    /// What happened to its requests, in the order of its rows.
+    pub events: Vec<Event>,
+}
+
+/// A model that serves requests. Requests may be added and cancelled between any two steps.
+pub struct Engine {
+    scheduler: Scheduler,
+    runner: Runner,
+    answers: Answers,
+    logit_rows: u32,
+    totals: StepTotals,
+    run_time: Duration,
+    peak_pages: u32,
+}
+
+impl Engine {
+    /// Loads the model onto the device, makes its memory, and captures every point of `plan`; `observe` sees each.
+    ///
+    /// # Errors
+    /// Limits that contradict each other or the model, a plan that the device has no memory for, or the device's error.
+    pub fn new(
+        device: &Arc<Device>,
+        config: &ModelConfig,
+        weights: &Weights<'_>,
+        plan: &Plan,
+        options: &EngineOptions,
+        observe: impl FnMut(&CaptureProgress),
+    ) -> Result<Self, EngineError> {
+        let sizes = Sizes::new(config, plan, options)?;
+        let runner = Runner::new(device, config, weights, (plan, &sizes), options, observe)?;
+        let scheduler = Scheduler::new(SchedulerLimits {
+            max_requests: sizes.max_requests,
+            step_budget: sizes.step_budget,
+            max_sequence_length: sizes.max_sequence_length,
+            vocabulary: config.vocab_size as u32,
+            pages: runner.memory().kv_pages,
+        })?;
+        Ok(Self {
+            scheduler,
+            runner,
+            answers: Answers::default(),
+            logit_rows: sizes.logit_rows,
+            totals: StepTotals::default(),
+            run_time: Duration::ZERO,
+            peak_pages: 0,
+        })
+    }
+
+    /// Puts a request at the end of the line.
+    ///
+    /// # Errors
+    /// What is wrong with the request; no other request notices.
+    pub fn add(&mut self, request: NewRequest) -> Result<RequestId, RequestError> {
+        self.scheduler.add(request)
+    }
+
+    /// Ends a request that has not ended, and says whether there was one.
+    pub fn cancel(&mut self, request: RequestId) -> bool {
+        self.scheduler.cancel(request)
+    }
+
+    /// The result of a finished request, once.
+    pub fn take(&mut self, request: RequestId) -> Option<FinishedRequest> {
+        self.scheduler.take(request)
+    }
+
+    /// Where a request stands; `None` if it was never added or its result was taken.
+    #[must_use]
+    pub fn status(&self, request: RequestId) -> Option<RequestStatus> {
+        self.scheduler.status(request)
+    }
+
+    /// Runs the next step; `None` exactly if no request is waiting or running.
+    ///
+    /// # Errors
+    /// The device's error. Nothing of the step has been committed: called again, it is planned anew.
+    pub fn step(&mut self) -> Result<Option<StepOutcome>, EngineError> {
+        let started = Instant::now();
+        let Some(step) = self.plan_step() else { return Ok(None) };
+        self.peak_pages = self.peak_pages.max(self.scheduler.pool().used());
+        let report = self.runner.run(&step, &mut self.answers)?;
+        tracing::debug!("{report}");
+        let outputs = self.answers.outputs(&step);
+        let events = self.scheduler.commit(step, &outputs)?;
+        self.totals.add(&report);
+        self.run_time += started.elapsed();
+        Ok(Some(StepOutcome { report, events }))
+    }
+
+    /// The next step, within the rows of the language-model head that there is memory for.
+    fn plan_step(&mut self) -> Option<Step> {
+        let step = self.scheduler.next_step()?;
+        if step.logit_rows() <= self.logit_rows as usize {
+            return Some(step);
+        }
+        // A step has at most as many logit rows as tokens.
+        drop(step);
+        self.scheduler.next_step_within(self.logit_rows)
+    }
+
+    /// Steps so far, by how they ran.
+    #[must_use]
+    pub fn totals(&self) -> &StepTotals {
+        &self.totals
+    }
+
+    /// Wall time of all steps so far.
+    #[must_use]
+    pub fn run_time(&self) -> Duration {
+        self.run_time
+    }
+
+    /// What the capture came to.
+    #[must_use]
+    pub fn capture(&self) -> &CaptureSummary {
+        self.runner.graphs().summary()
+    }
+
+    /// How the device's memory is divided.
+    #[must_use]
+    pub fn memory(&self) -> &MemoryReport {
+        self.runner.memory()
+    }
+
+    /// Most pages of the kv cache that were held at once.
+    #[must_use]
+    pub fn peak_pages(&self) -> u32 {
+        self.peak_pages
+    }
+
+    /// Most tokens of a step.
+    #[must_use]
+    pub fn step_budget(&self) -> u32 {
+        self.scheduler.limits().step_budget
+    }
+
+    /// The longest sequence, in tokens.
+    #[must_use]
+    pub fn max_sequence_length(&self) -> u32 {
+        self.scheduler.limits().max_sequence_length
+    }
+
+    /// The raw logits of row `row` of the step that ran last, `[vocab]`: one row for each scored prompt token and each sampled
+    /// token, in the order of the step's rows.
+    ///
+    /// # Errors
+    /// A row beyond the workspace, or the device's error.
+    pub fn logits(&self, row: u32) -> Result<Vec<f32>, EngineError> {
+        Ok(self.runner.model().logits(row)?)
+    }
+}

@@ -1,0 +1,193 @@
+//! How the device's memory is divided: weights, what a step needs, the rest for the kv cache.
+
+use std::sync::Arc;
+
+use gridpoint_graph::StepLayout;
+use gridpoint_model::{Capacity, Kernels, KvCache, Model, ModelConfig, WeightStore, Weights, Workspace};
+use gridpoint_plan::{GridPoint, Plan};
+use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError};
+
+use crate::engine::EngineOptions;
+use crate::error::EngineError;
+use crate::pages::pages_for;
+
+/// Logits of one step take no more than this many bytes, unless as many rows as there are requests take more.
+const LOGIT_BYTES: u64 = 64 << 20;
+
+/// Bytes of device memory by use, all of them our own allocations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryReport {
+    /// Weights and the rotary table.
+    pub weights: u64,
+    /// Activations, scratch and logits of the largest step.
+    pub workspace: u64,
+    /// The step block.
+    pub step_block: u64,
+    /// The kv cache.
+    pub kv_cache: u64,
+    /// Its pages, the dummy page among them.
+    pub kv_pages: u32,
+    /// Bytes of one page over all layers.
+    pub kv_page: u64,
+}
+
+impl MemoryReport {
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights + self.workspace + self.step_block + self.kv_cache
+    }
+}
+
+/// The sizes of an engine, settled before anything is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) max_requests: u32,
+    pub(crate) max_sequence_length: u32,
+    /// Most tokens of a step: what every step with prefills fits a captured point with, where there is one.
+    pub(crate) step_budget: u32,
+    pub(crate) logit_rows: u32,
+    /// Token rows of the largest point or step.
+    token_rows: u32,
+}
+
+impl Sizes {
+    /// Settles the sizes for a model and a plan.
+    pub(crate) fn new(config: &ModelConfig, plan: &Plan, options: &EngineOptions) -> Result<Self, EngineError> {
+        let EngineOptions { max_requests, max_tokens, memory_utilization, .. } = *options;
+        if !(memory_utilization > 0.0 && memory_utilization <= 1.0) {
+            return Err(EngineError::MemoryUtilization { given: memory_utilization });
+        }
+        for (name, value) in [("max_requests", max_requests), ("max_tokens", max_tokens)] {
+            if value == 0 {
+                return Err(crate::error::LimitsError::Zero { name }.into());
+            }
+        }
+        let longest = u32::try_from(config.max_position_embeddings).unwrap_or(u32::MAX);
+        let max_sequence_length = options.max_sequence_length.unwrap_or(longest);
+        if max_sequence_length == 0 || max_sequence_length > longest {
+            return Err(EngineError::SequenceLength { given: max_sequence_length, longest });
+        }
+        let step_budget = plan.largest_prefill_tokens().map_or(max_tokens, |most| most.min(max_tokens));
+        let largest_point = plan.points().iter().map(|point| point.tokens).max().unwrap_or(0);
+        let most_requests = plan.points().iter().map(GridPoint::requests).max().unwrap_or(0);
+        let max_slots = u64::from(max_requests).max(most_requests);
+        let affordable = LOGIT_BYTES / (4 * config.vocab_size as u64);
+        let logit_rows = max_slots.max(affordable).min(u64::from(step_budget.max(largest_point)));
+        Ok(Self {
+            max_requests,
+            max_sequence_length,
+            step_budget,
+            logit_rows: u32::try_from(logit_rows).unwrap_or(u32::MAX).max(1),
+            token_rows: step_budget.max(largest_point),
+        })
+    }
+
+    /// The capacity of the model's memory with this many pages.
+    fn capacity(&self, pages: u32) -> Capacity {
+        Capacity {
+            tokens: self.token_rows,
+            requests: self.max_requests,
+            logit_rows: self.logit_rows,
+            sequence_length: self.max_sequence_length,
+            pages,
+        }
+    }
+
+    /// Words of 8 bytes of the largest step block.
+    fn block_words(&self) -> Result<u64, EngineError> {
+        let point = GridPoint { tokens: self.token_rows, prefills: self.max_requests, decodes: 0 };
+        let layout = StepLayout::new(point, self.logit_rows, pages_for(self.max_sequence_length))?;
+        Ok(u64::from(layout.bytes()) / size_of::<u64>() as u64)
+    }
+
+    fn reserve(&self, config: &ModelConfig, pages: u32) -> Result<RunLayout, EngineError> {
+        let mut layout = ArenaLayout::new();
+        let workspace = Workspace::reserve(&mut layout, config, self.capacity(pages))?;
+        let workspace_bytes = layout.bytes();
+        let block = layout.reserve("step block", self.block_words()?)?;
+        let cache = KvCache::reserve(&mut layout, config, pages)?;
+        Ok(RunLayout { layout, workspace, workspace_bytes, block, cache })
+    }
+}
+
+/// Where everything that a step touches lies, beside the weights.
+struct RunLayout {
+    layout: ArenaLayout,
+    workspace: Workspace,
+    workspace_bytes: u64,
+    block: Region<u64>,
+    cache: KvCache,
+}
+
+/// A model in memory, and the block through which steps reach it.
+pub(crate) struct Placed {
+    pub(crate) model: Model,
+    pub(crate) run: Arc<Arena>,
+    pub(crate) block: Region<u64>,
+    pub(crate) report: MemoryReport,
+}
+
+/// Uploads the weights, sizes the kv cache from what is left, and allocates the rest.
+pub(crate) fn place(
+    device: &Arc<Device>,
+    config: &ModelConfig,
+    weights: &Weights<'_>,
+    sizes: &Sizes,
+    options: &EngineOptions,
+) -> Result<Placed, EngineError> {
+    let kernels = Kernels::load(device, config.head_dim)?;
+    let mut layout = ArenaLayout::new();
+    let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
+    let uploaded = Model::upload(device, config, weights, &layout, &store)?;
+
+    let pages = match options.kv_pages {
+        Some(pages) => pages,
+        None => affordable_pages(device, config, sizes, options.memory_utilization)?,
+    };
+    let RunLayout { layout: run_layout, workspace, workspace_bytes, block, cache } = sizes.reserve(config, pages)?;
+    let run = Arc::new(Arena::new(device, "a step's memory and the kv cache", &run_layout)?);
+    let report = MemoryReport {
+        weights: layout.bytes(),
+        workspace: workspace_bytes,
+        step_block: block.bytes(),
+        kv_cache: KvCache::page_bytes(config) * u64::from(pages),
+        kv_pages: pages,
+        kv_page: KvCache::page_bytes(config),
+    };
+    let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&run), workspace, cache));
+    Ok(Placed { model, run, block, report })
+}
+
+/// Pages for `max_requests` sequences of the longest length and the dummy page, or as many as fit `utilization` of the memory that
+/// is free once the weights are there.
+fn affordable_pages(
+    device: &Arc<Device>,
+    config: &ModelConfig,
+    sizes: &Sizes,
+    utilization: f64,
+) -> Result<u32, EngineError> {
+    let wanted = u64::from(sizes.max_requests) * u64::from(pages_for(sizes.max_sequence_length)) + 1;
+    let memory = device.memory()?;
+    let budget = (memory.free as f64 * utilization) as u64;
+    let page = KvCache::page_bytes(config);
+    // Attention's partials grow with the pages too, by less than a page's own bytes for eight pages: settle by halving.
+    let mut pages = u32::try_from(wanted.min(budget / page.max(1))).unwrap_or(u32::MAX);
+    loop {
+        let needed = sizes.reserve(config, pages)?.layout.bytes();
+        if needed <= budget {
+            return Ok(pages);
+        }
+        let excess = (needed - budget).div_ceil(page.max(1));
+        pages = u32::try_from(u64::from(pages).saturating_sub(excess)).unwrap_or(0);
+        if pages < 2 {
+            return Err(RuntimeError::OutOfMemory {
+                what: "the plan's largest step and two pages of the kv cache".to_owned(),
+                needed: sizes.reserve(config, 2)?.layout.bytes(),
+                free: budget,
+                total: memory.total,
+            }
+            .into());
+        }
+    }
+}

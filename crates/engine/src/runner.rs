@@ -1,0 +1,158 @@
+//! Runs planned steps on the device: one metadata copy and one graph launch each.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use gridpoint_graph::{
+    CaptureProgress, EagerReason, GraphSet, LogitRequest, Recorded, RequestKind, StepError as BlockError, StepKind,
+    StepLayout, StepReport, StepRing, StepWriter,
+};
+use gridpoint_model::{Model, ModelConfig, Weights};
+use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
+use gridpoint_runtime::{Device, Stream};
+
+use crate::engine::EngineOptions;
+use crate::error::EngineError;
+use crate::memory::{MemoryReport, Placed, Sizes, place};
+use crate::pages::pages_for;
+use crate::step::{RowKind, RowOutput, Sampled, Step};
+
+/// A model, its captured graphs, and the stream that they run on.
+pub(crate) struct Runner {
+    // Declared first: dropping the stream waits for its work, which uses all that follows.
+    stream: Stream,
+    graphs: GraphSet,
+    ring: StepRing,
+    model: Model,
+    memory: MemoryReport,
+    replay: bool,
+}
+
+/// What a step's logit rows came to, in the order of the rows.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+}
+
+impl Answers {
+    /// One output for each row of `step`.
+    pub(crate) fn outputs(&self, step: &Step) -> Vec<RowOutput<'_>> {
+        let mut next = 0;
+        step.rows()
+            .map(|row| {
+                let scored = next..next + row.targets.len();
+                next = scored.end;
+                let sampled = row.samples.then(|| {
+                    next += 1;
+                    Sampled { token: self.tokens[next - 1], logprob: self.logprobs[next - 1] }
+                });
+                RowOutput { sampled, prompt_logprobs: &self.logprobs[scored] }
+            })
+            .collect()
+    }
+}
+
+impl Runner {
+    /// Places the model in memory and captures the plan.
+    pub(crate) fn new(
+        device: &Arc<Device>,
+        config: &ModelConfig,
+        weights: &Weights<'_>,
+        (plan, sizes): (&Plan, &Sizes),
+        options: &EngineOptions,
+        observe: impl FnMut(&CaptureProgress),
+    ) -> Result<Self, EngineError> {
+        let Placed { model, run, block, report } = place(device, config, weights, sizes, options)?;
+        let stream = Stream::new(device)?;
+        let ring = StepRing::new(&run, block, sizes.logit_rows)?;
+        let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
+        let record = |point: GridPoint| Recorded {
+            launches: model.record(point, ring.address()),
+            pool_bytes: model.workspace().bytes_for(point),
+        };
+        let graphs = GraphSet::capture(&stream, plan, &retained, report.workspace, record, observe)?;
+        Ok(Self { stream, graphs, ring, model, memory: report, replay: options.replay })
+    }
+
+    pub(crate) fn graphs(&self) -> &GraphSet {
+        &self.graphs
+    }
+
+    pub(crate) fn memory(&self) -> &MemoryReport {
+        &self.memory
+    }
+
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Runs one step and waits for it.
+    pub(crate) fn run(&mut self, step: &Step, answers: &mut Answers) -> Result<StepReport, EngineError> {
+        let shape = shape_of(step);
+        let found = self.graphs.find(shape);
+        // Without a point, the step is one of its own.
+        let own = GridPoint { tokens: shape.tokens, prefills: shape.prefills, decodes: shape.decodes };
+        let point = found.point().unwrap_or(own);
+        let columns = step.rows().map(|row| pages_for(row.kv_length)).max().unwrap_or(0);
+        let logit_rows = (step.logit_rows() as u32).max(self.fitting_logit_rows(point));
+        let layout = StepLayout::new(point, logit_rows, columns)?;
+        let packed = self.ring.pack(layout, |block| write(step, block))?;
+
+        let Self { stream, graphs, ring, model, .. } = self;
+        let address = ring.address();
+        let (kind, ticket) = match found {
+            Match::Replay { index, point, slack } if self.replay => {
+                let ticket = ring.submit(packed, stream, |stream| graphs.replay(index, stream))?;
+                (StepKind::Replay { point, slack }, ticket)
+            }
+            Match::Replay { index, .. } => {
+                let ticket = ring.submit(packed, stream, |stream| graphs.launch_eagerly(index, stream))?;
+                (StepKind::Eager { reason: EagerReason::SwitchedOff }, ticket)
+            }
+            Match::Eager { reason } => {
+                let launches = model.record(own, address);
+                let ticket = ring.submit(packed, stream, |stream| launches.launch(stream))?;
+                (StepKind::Eager { reason: EagerReason::Miss(reason) }, ticket)
+            }
+        };
+        let results = ring.wait(&ticket)?;
+        answers.tokens.clear();
+        answers.tokens.extend(results.iter().map(|result| result.token as u32));
+        answers.logprobs.clear();
+        answers.logprobs.extend(results.iter().map(|result| result.log_probability));
+        Ok(StepReport { shape, kind })
+    }
+
+    /// Logit rows that the block of a point has room for: one for each request, within what there is memory for.
+    fn fitting_logit_rows(&self, point: GridPoint) -> u32 {
+        point.requests().min(u64::from(self.model.capacity().logit_rows)) as u32
+    }
+}
+
+/// The counts of a step.
+fn shape_of(step: &Step) -> StepShape {
+    // Each is at most the step budget.
+    StepShape { tokens: step.tokens().len() as u32, prefills: step.prefills() as u32, decodes: step.decodes() as u32 }
+}
+
+/// Writes a step's rows into its block: per row its targets' logit rows, then the one that is sampled.
+fn write(step: &Step, block: &mut StepWriter<'_>) -> Result<(), BlockError> {
+    for row in step.rows() {
+        let kind = match row.kind {
+            RowKind::Decode => RequestKind::Decode,
+            RowKind::Prefill => RequestKind::Prefill,
+        };
+        let first = block.push_request(kind, row.tokens, row.first_position, row.pages)?;
+        for (token_row, &target) in (first..).zip(row.targets) {
+            block.push_logits(token_row, LogitRequest::Score(target))?;
+        }
+        if row.samples {
+            let crate::SamplingParameters { temperature, top_k, top_p, seed } = row.sampling;
+            let position = row.sampled_position();
+            let last = first + row.tokens.len() as u32 - 1;
+            block.push_logits(last, LogitRequest::Sample { temperature, top_p, top_k, position, seed })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The model on a device: its kernels, its memory, and the page of launches that makes a step.
+
+mod geometry;
+mod kernels;
+mod launches;
+mod memory;
+mod model;
+mod record;
+
+pub use geometry::GemmTile;
+pub use kernels::Kernels;
+pub use memory::{Capacity, KvCache, WeightStore, Workspace};
+pub use model::Model;

@@ -1,0 +1,171 @@
+//! A model on a device: weights uploaded, memory assigned, ready to record steps.
+
+use std::sync::Arc;
+
+use gridpoint_runtime::{Arena, ArenaLayout, Device};
+
+use super::kernels::Kernels;
+use super::memory::{Capacity, KvCache, WeightStore, Workspace};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::rope::rotary_table;
+use crate::weight_plan::ModelTensors;
+use crate::weights::Weights;
+
+/// Elements of the staging buffer through which weights go to the device: 8 MiB.
+const STAGING_ELEMENTS: usize = 4 << 20;
+
+/// A Llama model that can record steps.
+pub struct Model {
+    pub(crate) config: ModelConfig,
+    pub(crate) kernels: Kernels,
+    pub(crate) workspace: Workspace,
+    store: WeightStore,
+    cache: KvCache,
+    weights: Arc<Arena>,
+    run: Arc<Arena>,
+}
+
+/// Device addresses of everything that a step reads and writes beside the weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) stream: *mut u16,
+    pub(crate) normed: *mut u16,
+    pub(crate) qkv: *mut u16,
+    pub(crate) attended: *mut u16,
+    pub(crate) gated: *mut u16,
+    pub(crate) head_input: *mut u16,
+    pub(crate) logits: *mut f32,
+    pub(crate) work: *mut [u32; 4],
+    pub(crate) counters: *mut u32,
+    pub(crate) partial_output: *mut f32,
+    pub(crate) partial_state: *mut f32,
+    pub(crate) rotary: *const f32,
+}
+
+impl Model {
+    /// Allocates an arena for `store` and uploads the weights and the rotary table into it.
+    ///
+    /// # Errors
+    /// Not enough device memory, or the driver's error.
+    pub fn upload(
+        device: &Arc<Device>,
+        config: &ModelConfig,
+        weights: &Weights<'_>,
+        layout: &ArenaLayout,
+        store: &WeightStore,
+    ) -> Result<Arc<Arena>> {
+        let arena = Arena::new(device, "the model's weights", layout)?;
+        let mut staging = vec![0_u16; STAGING_ELEMENTS];
+        for (index, &region) in store.uploads.iter().enumerate() {
+            let mut first = 0;
+            while first < region.count() {
+                let count = (region.count() - first).min(STAGING_ELEMENTS as u64);
+                let piece = &mut staging[..count as usize];
+                weights.write_at(index, first * size_of::<u16>() as u64, bytemuck::cast_slice_mut(piece))?;
+                arena.upload(region, first, piece)?;
+                first += count;
+            }
+        }
+        let positions = store.rotary.count() as usize / config.head_dim;
+        arena.upload(store.rotary, 0, &rotary_table(&config.rope, config.head_dim, positions))?;
+        Ok(Arc::new(arena))
+    }
+
+    /// A model of uploaded weights whose steps use `workspace` and `cache` in the arena `run`.
+    #[must_use]
+    pub fn new(
+        config: ModelConfig,
+        kernels: Kernels,
+        (weights, store): (Arc<Arena>, WeightStore),
+        (run, workspace, cache): (Arc<Arena>, Workspace, KvCache),
+    ) -> Self {
+        Self { config, kernels, workspace, store, cache, weights, run }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The largest step that the model's memory is for.
+    #[must_use]
+    pub fn capacity(&self) -> &Capacity {
+        self.workspace.capacity()
+    }
+
+    /// The workspace that all steps use.
+    #[must_use]
+    pub fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
+    /// Everything that recorded launches address: a graph keeps it alive.
+    #[must_use]
+    pub fn memory(&self) -> (Arc<Arena>, Arc<Arena>) {
+        (Arc::clone(&self.weights), Arc::clone(&self.run))
+    }
+
+    /// The raw logits of row `row` of the step that ran last: `[vocab]`.
+    ///
+    /// # Errors
+    /// A row beyond the workspace, or the driver's error.
+    pub fn logits(&self, row: u32) -> Result<Vec<f32>> {
+        let vocabulary = self.config.vocab_size;
+        let mut logits = vec![0.0; vocabulary];
+        self.run.download(self.workspace.logits, u64::from(row) * vocabulary as u64, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// Fills activations, scratch and logits with 0xFF, which is NaN in bf16 and float32, so that a read of what no kernel wrote
+    /// in this step shows.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn poison_workspace(&self) -> Result<()> {
+        const POISON: u8 = 0xFF;
+        let Workspace { stream, normed, qkv, attended, gated, head_input, logits, .. } = self.workspace;
+        for region in [stream, normed, qkv, attended, gated, head_input] {
+            self.run.fill(region, POISON)?;
+        }
+        self.run.fill(logits, POISON)?;
+        let Workspace { work, counters, partial_output, partial_state, .. } = self.workspace;
+        self.run.fill(work, POISON)?;
+        self.run.fill(counters, POISON)?;
+        self.run.fill(partial_output, POISON)?;
+        self.run.fill(partial_state, POISON)?;
+        Ok(())
+    }
+
+    pub(crate) fn addresses(&self) -> Addresses {
+        let (run, workspace) = (&self.run, &self.workspace);
+        Addresses {
+            stream: run.pointer(workspace.stream),
+            normed: run.pointer(workspace.normed),
+            qkv: run.pointer(workspace.qkv),
+            attended: run.pointer(workspace.attended),
+            gated: run.pointer(workspace.gated),
+            head_input: run.pointer(workspace.head_input),
+            logits: run.pointer(workspace.logits),
+            work: run.pointer(workspace.work),
+            counters: run.pointer(workspace.counters),
+            partial_output: run.pointer(workspace.partial_output),
+            partial_state: run.pointer(workspace.partial_state),
+            rotary: self.weights.pointer(self.store.rotary),
+        }
+    }
+
+    /// Device addresses of the weights.
+    pub(crate) fn tensors(&self) -> ModelTensors<*const u16> {
+        self.store.tensors.map(|&region| self.weights.pointer(region).cast_const())
+    }
+
+    /// Device addresses of a layer's keys and values.
+    pub(crate) fn layer_cache(&self, layer: usize) -> (*mut u16, *mut u16) {
+        let base = self.run.pointer(self.cache.elements);
+        let plane = self.cache.plane as usize;
+        let keys = base.wrapping_add(layer * 2 * plane);
+        (keys, keys.wrapping_add(plane))
+    }
+}
