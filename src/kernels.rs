@@ -1,14 +1,10 @@
 //! The table of compiled kernels: one module for each file of `kernels/*.cu`, in ascending order of their names.
 //!
 //! Every module is there twice: compiled by the host compiler, for the simulated device, and as an image for GPUs where nvcc was
-//! found when the program was built.
+//! found when the program was built. [`images`] is what a real driver loads.
 
-/// `GridpointModule` of kernels/simulator.h.
-#[repr(C)]
-#[derive(Debug)]
-pub struct HostModule {
-    opaque: [u8; 0],
-}
+use gridpoint_runtime::{Image, Images};
+use gridpoint_simulator::module::HostModule;
 
 /// The kernels of one `.cu` file.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +31,34 @@ pub fn toolkit() -> Option<i32> {
     let (major, rest) = NVCC?.split_once('.')?;
     let minor = rest.split('.').next()?;
     major.parse::<i32>().ok()?.checked_mul(1000)?.checked_add(minor.parse::<i32>().ok()?.checked_mul(10)?)
+}
+
+/// What a GPU's driver loads. The images are empty without nvcc; opening a device with them then says so.
+pub fn images() -> Images {
+    let image = |module: &KernelModule| Image { module: module.name.to_owned(), bytes: module.image.to_vec() };
+    Images {
+        modules: modules().iter().map(image).collect(),
+        toolkit: toolkit(),
+        architectures: ARCHITECTURES.join(", "),
+    }
+}
+
+/// The kernels that the simulated device is installed with.
+pub fn host_modules() -> Vec<&'static HostModule> {
+    modules().iter().map(|module| module.host).collect()
+}
+
+/// What the simulated device loads in place of images: the modules' names.
+pub fn simulator_images() -> Images {
+    let image = |module: &KernelModule| Image {
+        module: module.name.to_owned(),
+        bytes: gridpoint_simulator::image(module.name),
+    };
+    Images {
+        modules: modules().iter().map(image).collect(),
+        toolkit: None,
+        architectures: "the simulated device".to_owned(),
+    }
 }
 
 /// Bytes at an address that is a multiple of 16.

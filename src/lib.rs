@@ -1,3 +1,4 @@
 //! What the program embeds: the kernels, compiled for GPUs and for the simulated device.
 
+pub mod devices;
 pub mod kernels;

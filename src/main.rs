@@ -2,6 +2,9 @@
 
 mod args;
 mod commands;
+mod folder;
+mod progress;
+mod summary;
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;

@@ -41,7 +41,7 @@ enum Format {
 
 /// Prints one line a step, in their order.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let plan = read_plan(&arguments.plan).map_err(|error| Failure::Failed(error.into()))?;
+    let plan = read_plan(&arguments.plan).map_err(Failure::failed)?;
     let matcher = Matcher::new(plan.points());
     let matching = if arguments.strict { Matching::Strict } else { Matching::NonStrict };
     for step in &arguments.steps {

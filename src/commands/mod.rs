@@ -1,6 +1,9 @@
 //! The commands, one file each, and what they have in common: the way they fail.
 
+mod devices;
 mod explain;
+mod generate;
+mod perplexity;
 mod plan;
 
 use std::error::Error;
@@ -21,18 +24,27 @@ pub(crate) struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Continue prompts: plan the graphs, capture them, replay every step.
+    Generate(Box<generate::Arguments>),
     /// Print the graphs that limits and a policy ask for, in the order in which they are captured.
     Plan(plan::Arguments),
     /// Say which graph of a plan each step replays and what that pads, or why it runs eagerly.
     Explain(explain::Arguments),
+    /// Score a text: mean negative log-likelihood over windows.
+    Perplexity(Box<perplexity::Arguments>),
+    /// Say what was found on this machine and which device would be taken.
+    Devices(devices::Arguments),
 }
 
 impl Command {
     /// Runs the command. Results go to `output`, which is buffered; everything else goes to stderr.
     pub(crate) fn run(self, output: &mut dyn Write) -> Result<ExitCode, Failure> {
         match self {
+            Self::Generate(arguments) => generate::run(&arguments, output),
             Self::Plan(arguments) => plan::run(&arguments, output),
             Self::Explain(arguments) => explain::run(&arguments, output),
+            Self::Perplexity(arguments) => perplexity::run(&arguments, output),
+            Self::Devices(arguments) => devices::run(&arguments, output),
         }
     }
 }
@@ -49,6 +61,16 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Arguments that cannot be meant.
+    pub(crate) fn usage(error: impl Error + 'static) -> Self {
+        Self::Usage(error.into())
+    }
+
+    /// Something that cannot be done.
+    pub(crate) fn failed(error: impl Error + 'static) -> Self {
+        Self::Failed(error.into())
+    }
+
     /// The failure of a write to stdout.
     pub(crate) fn output(error: io::Error) -> Self {
         match error.kind() {

@@ -36,7 +36,7 @@ enum Format {
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitCode, Failure> {
     let limits = arguments.plan.limits(MAX_SEQUENCE_LENGTH);
     let policy = arguments.plan.policy();
-    let plan = plan(&limits, &policy).map_err(|error| Failure::Usage(error.into()))?;
+    let plan = plan(&limits, &policy).map_err(Failure::usage)?;
     match arguments.format {
         Format::Table => write_table(&plan, &limits, &policy, output),
         Format::Json => {

@@ -17,10 +17,12 @@
 #![allow(non_camel_case_types)]
 
 mod functions;
+mod probe;
 mod result;
 mod table;
 mod types;
 
+pub use probe::{Found, probe};
 pub use result::{CUresult, Error, check};
 pub use table::*;
 pub use types::*;

@@ -24,8 +24,8 @@ pub struct EngineOptions {
     pub max_tokens: u32,
     /// Most tokens of a request, prompt and new ones together; `None` is the model's.
     pub max_sequence_length: Option<u32>,
-    /// Pages of the kv cache, the dummy page among them; `None` takes what `max_requests` sequences of the longest length
-    /// need, within `memory_utilization`.
+    /// Most pages of the kv cache, the dummy page among them; `None` is what `max_requests` sequences of the longest length
+    /// need. There are fewer where `memory_utilization` does not allow as many.
     pub kv_pages: Option<u32>,
     /// The part of free device memory that the kv cache and a step's memory may take together, in (0, 1].
     pub memory_utilization: f64,

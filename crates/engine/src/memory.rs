@@ -141,10 +141,7 @@ pub(crate) fn place(
     let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
     let uploaded = Model::upload(device, config, weights, &layout, &store)?;
 
-    let pages = match options.kv_pages {
-        Some(pages) => pages,
-        None => affordable_pages(device, config, sizes, options.memory_utilization)?,
-    };
+    let pages = affordable_pages(device, config, sizes, options)?;
     let RunLayout { layout: run_layout, workspace, workspace_bytes, block, cache } = sizes.reserve(config, pages)?;
     let run = Arc::new(Arena::new(device, "a step's memory and the kv cache", &run_layout)?);
     let report = MemoryReport {
@@ -159,19 +156,19 @@ pub(crate) fn place(
     Ok(Placed { model, run, block, report })
 }
 
-/// Pages for `max_requests` sequences of the longest length and the dummy page, or as many as fit `utilization` of the memory that
-/// is free once the weights are there.
+/// As many pages as the options ask for, or as fit `memory_utilization` of the memory that is free once the weights are there.
 fn affordable_pages(
     device: &Arc<Device>,
     config: &ModelConfig,
     sizes: &Sizes,
-    utilization: f64,
+    options: &EngineOptions,
 ) -> Result<u32, EngineError> {
-    let wanted = u64::from(sizes.max_requests) * u64::from(pages_for(sizes.max_sequence_length)) + 1;
+    let all = u64::from(sizes.max_requests) * u64::from(pages_for(sizes.max_sequence_length)) + 1;
+    let wanted = options.kv_pages.map_or(all, u64::from);
     let memory = device.memory()?;
-    let budget = (memory.free as f64 * utilization) as u64;
+    let budget = (memory.free as f64 * options.memory_utilization) as u64;
     let page = KvCache::page_bytes(config);
-    // Attention's partials grow with the pages too, by less than a page's own bytes for eight pages: settle by halving.
+    // Beside the pages lie the workspace, and attention's partials, which grow with the pages.
     let mut pages = u32::try_from(wanted.min(budget / page.max(1))).unwrap_or(u32::MAX);
     loop {
         let needed = sizes.reserve(config, pages)?.layout.bytes();
@@ -182,9 +179,12 @@ fn affordable_pages(
         pages = u32::try_from(u64::from(pages).saturating_sub(excess)).unwrap_or(0);
         if pages < 2 {
             return Err(RuntimeError::OutOfMemory {
-                what: "the plan's largest step and two pages of the kv cache".to_owned(),
+                what: format!(
+                    "the plan's largest step with two pages of the kv cache, in {:.0} % of the free memory,",
+                    options.memory_utilization * 100.0
+                ),
                 needed: sizes.reserve(config, 2)?.layout.bytes(),
-                free: budget,
+                free: memory.free,
                 total: memory.total,
             }
             .into());

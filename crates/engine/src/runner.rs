@@ -71,7 +71,10 @@ impl Runner {
             launches: model.record(point, ring.address()),
             pool_bytes: model.workspace().bytes_for(point),
         };
-        let graphs = GraphSet::capture(&stream, plan, &retained, report.workspace, record, observe)?;
+        let graphs = match options.replay {
+            true => GraphSet::capture(&stream, plan, &retained, report.workspace, record, observe)?,
+            false => GraphSet::without_graphs(plan, record),
+        };
         Ok(Self { stream, graphs, ring, model, memory: report, replay: options.replay })
     }
 

@@ -75,10 +75,10 @@ pub struct CaptureSummary {
     pub pool: PoolUse,
 }
 
-/// An executable graph and the launches that it replays.
+/// An executable graph and the launches that it replays; without graphs, the launches alone.
 struct Executable {
     launches: Launches,
-    graph: Graph,
+    graph: Option<Graph>,
 }
 
 /// Every point of a plan, captured. Which point a step takes is the matcher's answer; replaying it is one launch.
@@ -125,7 +125,7 @@ impl GraphSet {
                     launches.launch(stream)?;
                     let graph = recording.finish(Arc::clone(retained))?;
                     known.insert(launches.clone(), executables.len());
-                    executables.push(Executable { launches, graph });
+                    executables.push(Executable { launches, graph: Some(graph) });
                     executables.len() - 1
                 }
             };
@@ -140,7 +140,7 @@ impl GraphSet {
         let summary = CaptureSummary {
             graphs: plan.len(),
             distinct: executables.len(),
-            nodes: executables.iter().map(|executable| executable.graph.nodes()).sum(),
+            nodes: executables.iter().filter_map(|executable| executable.graph.as_ref()).map(Graph::nodes).sum(),
             time: started.elapsed(),
             pool,
         };
@@ -161,6 +161,23 @@ impl GraphSet {
         })
     }
 
+    /// Records every point of `plan` and captures none: every step is launched kernel by kernel.
+    #[must_use]
+    pub fn without_graphs(plan: &Plan, mut record: impl FnMut(GridPoint) -> Recorded) -> Self {
+        let executables: Vec<Executable> = plan
+            .points()
+            .iter()
+            .map(|&point| Executable { launches: record(point).launches, graph: None })
+            .collect();
+        Self {
+            matcher: Matcher::new(plan.points()),
+            points: plan.points().to_vec(),
+            executable_of: (0..executables.len()).collect(),
+            executables,
+            summary: CaptureSummary::default(),
+        }
+    }
+
     /// Which point a step takes, or why none fits. Surplus decodes may take prefill slots: attention-only models need no more.
     #[must_use]
     pub fn find(&self, step: StepShape) -> Match {
@@ -179,7 +196,7 @@ impl GraphSet {
         &self.summary
     }
 
-    /// Enqueues the replay of point `index` of [`GraphSet::points`].
+    /// Enqueues the replay of point `index` of [`GraphSet::points`]: one launch, or, without graphs, its kernels one by one.
     ///
     /// # Errors
     /// The device's error.
@@ -187,7 +204,11 @@ impl GraphSet {
     /// # Panics
     /// If there is no such point.
     pub fn replay(&self, index: usize, stream: &Stream) -> Result<(), RuntimeError> {
-        self.executables[self.executable_of[index]].graph.launch(stream)
+        let Executable { launches, graph } = &self.executables[self.executable_of[index]];
+        match graph {
+            Some(graph) => graph.launch(stream),
+            None => launches.launch(stream),
+        }
     }
 
     /// Enqueues the same kernels as [`GraphSet::replay`], one by one.

@@ -1,0 +1,45 @@
+//! Which model runs on which device: the arguments of every command that runs one.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use gridpoint::devices::Choice;
+
+/// Model folder and device.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A Hugging Face model folder: config.json, safetensors, tokenizer.json.
+    #[arg(long, value_name = "DIR", default_value = "assets/shakespeare-3m")]
+    pub(crate) model: PathBuf,
+    /// Where it runs: a GPU if there is one and else the simulated device (auto), a GPU (cuda), the simulated device.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Most pages of 64 tokens in the kv cache, a dummy page among them [default: what the requests need at once].
+    #[arg(long, value_name = "N")]
+    pub(crate) kv_pages: Option<u32>,
+    /// Log every captured graph (-v) and every step (-vv).
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The names of the devices.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DeviceChoice {
+    /// A GPU where there is one, else the simulated device.
+    Auto,
+    /// A GPU.
+    Cuda,
+    /// The simulated device.
+    Simulator,
+}
+
+impl From<DeviceChoice> for Choice {
+    fn from(choice: DeviceChoice) -> Self {
+        match choice {
+            DeviceChoice::Auto => Self::Auto,
+            DeviceChoice::Cuda => Self::Cuda,
+            DeviceChoice::Simulator => Self::Simulator,
+        }
+    }
+}
