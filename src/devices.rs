@@ -99,5 +99,5 @@ pub fn open(choice: Choice, seed: Option<u64>) -> Result<Opened, DeviceError> {
 fn simulate(seed: Option<u64>) -> Result<Images, DeviceError> {
     let options = gridpoint_simulator::Options { seed, ..gridpoint_simulator::Options::default() };
     install(gridpoint_simulator::table(options, &kernels::host_modules()))?;
-    Ok(kernels::simulator_images())
+    Ok(kernels::simulated_images())
 }

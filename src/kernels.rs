@@ -49,7 +49,7 @@ pub fn host_modules() -> Vec<&'static HostModule> {
 }
 
 /// What the simulated device loads in place of images: the modules' names.
-pub fn simulator_images() -> Images {
+pub fn simulated_images() -> Images {
     let image = |module: &KernelModule| Image {
         module: module.name.to_owned(),
         bytes: gridpoint_simulator::image(module.name),

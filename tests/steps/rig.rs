@@ -1,0 +1,172 @@
+//! A model in memory whose steps are put together by hand: any rows, at any point, replayed or launched one by one.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use gridpoint_graph::{GraphSet, LogitRequest, Recorded, RequestKind, StepError, StepLayout, StepRing};
+use gridpoint_model::{
+    Capacity, Checkpoint, Kernels, KvCache, Model, ModelConfig, WeightStore, Weights, Workspace,
+};
+use gridpoint_plan::{GridPoint, Plan};
+use gridpoint_runtime::{Arena, ArenaLayout, Region, Stream};
+
+use crate::support::{TestDevice, data};
+
+/// A model folder of the tests.
+pub(crate) struct Folder {
+    pub(crate) config: ModelConfig,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+impl Folder {
+    /// Reads `tests/models/NAME` or `assets/NAME`.
+    pub(crate) fn read(path: &str) -> Self {
+        let folder = data(path);
+        Self {
+            config: ModelConfig::load(&folder).expect("the configuration is good"),
+            checkpoint: Checkpoint::open(&folder).expect("the weights are there"),
+        }
+    }
+
+    /// The weights, checked.
+    pub(crate) fn weights(&self) -> Weights<'_> {
+        Weights::new(&self.config, &self.checkpoint).expect("the weights are those of the configuration")
+    }
+}
+
+/// One request's part of a step.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) kind: RequestKind,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) first_position: u32,
+    pub(crate) pages: Vec<u32>,
+}
+
+/// What a step answered, as bits: logits of every logit row, then token and log-probability.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) logits: Vec<Vec<u32>>,
+    pub(crate) results: Vec<(i32, u32)>,
+}
+
+impl Answer {
+    /// Fails with the first coordinate whose bits differ.
+    pub(crate) fn assert_equals(&self, expected: &Self, what: &str) {
+        assert_eq!(self.logits.len(), expected.logits.len(), "{what}: number of logit rows");
+        for (row, (found, expected)) in self.logits.iter().zip(&expected.logits).enumerate() {
+            for (column, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+                let (found_value, expected_value) = (f32::from_bits(found), f32::from_bits(expected));
+                assert_eq!(found, expected, "{what}: logit row {row}, token {column}: {found_value}, {expected_value}");
+            }
+        }
+        assert_eq!(self.results, expected.results, "{what}: results");
+    }
+
+    /// Fails where a logit is not finite.
+    pub(crate) fn assert_finite(&self, what: &str) {
+        for (row, logits) in self.logits.iter().enumerate() {
+            let found = logits.iter().position(|&bits| !f32::from_bits(bits).is_finite());
+            assert_eq!(found, None, "{what}: logit row {row} is not finite at this token");
+        }
+    }
+}
+
+/// How a step is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Launch {
+    /// One launch of a point's graph.
+    Replay(usize),
+    /// The point's kernels one by one.
+    Eager(usize),
+    /// The kernels of a point that is not in the plan.
+    Recorded(GridPoint),
+}
+
+/// A model, a captured plan, and the block between them.
+pub(crate) struct Rig {
+    stream: Stream,
+    graphs: GraphSet,
+    ring: StepRing,
+    pub(crate) model: Model,
+    arena: Arc<Arena>,
+    block: Region<u64>,
+}
+
+impl Rig {
+    /// Captures `plan` for a model with `pages` pages of cache and steps of at most the plan's largest shape.
+    pub(crate) fn new(device: &TestDevice, folder: &Folder, plan: &Plan, pages: u32, sequence_length: u32) -> Self {
+        let (device, config) = (device.device(), &folder.config);
+        let largest = |count: fn(&GridPoint) -> u64| plan.points().iter().map(count).max().unwrap_or(1) as u32;
+        let capacity = Capacity {
+            tokens: largest(|point| u64::from(point.tokens)),
+            requests: largest(GridPoint::requests),
+            logit_rows: largest(GridPoint::requests),
+            sequence_length,
+            pages,
+        };
+        let weights = folder.weights();
+        let mut layout = ArenaLayout::new();
+        let store = WeightStore::reserve(&mut layout, config, weights.plan(), sequence_length).expect("sizes are small");
+        let uploaded = Model::upload(device, config, &weights, &layout, &store).expect("the weights fit");
+        let mut layout = ArenaLayout::new();
+        let workspace = Workspace::reserve(&mut layout, config, capacity).expect("sizes are small");
+        let point = GridPoint { tokens: capacity.tokens, prefills: capacity.requests, decodes: 0 };
+        let words = StepLayout::new(point, capacity.logit_rows, capacity.pages_per_sequence()).expect("a block").bytes() / 8;
+        let block = layout.reserve("step block", u64::from(words)).expect("sizes are small");
+        let cache = KvCache::reserve(&mut layout, config, pages).expect("sizes are small");
+        let arena = Arc::new(Arena::new(device, "the rig", &layout).expect("the memory is there"));
+        let kernels = Kernels::load(device, config.head_dim).expect("the kernels are there");
+        let model =
+            Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache));
+        let stream = Stream::new(device).expect("a stream");
+        let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
+        let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
+        let record = |point| Recorded { launches: model.record(point, ring.address()), pool_bytes: 0 };
+        let graphs = GraphSet::capture(&stream, plan, &retained, 0, record, |_| {}).expect("the capture");
+        Self { stream, graphs, ring, model, arena, block }
+    }
+
+    /// Fills the workspace and the device's step block with NaN, and the host's slots with another step, so that whatever reads
+    /// what this step did not write shows.
+    pub(crate) fn spoil(&mut self, filler: &[Row], point: GridPoint) {
+        for _ in 0..gridpoint_graph::RING_SLOTS {
+            let _ = self.run(Launch::Recorded(point), point, filler);
+        }
+        self.stream.synchronize().expect("the device works");
+        self.model.poison_workspace().expect("the device works");
+        self.arena.fill(self.block, 0xFF).expect("the device works");
+    }
+
+    /// Runs `rows` in the layout of `point`; every row's last token is sampled greedily.
+    pub(crate) fn run(&mut self, launch: Launch, point: GridPoint, rows: &[Row]) -> Answer {
+        let columns = rows.iter().map(|row| row.pages.len() as u32).max().unwrap_or(0);
+        let logit_rows = point.requests() as u32;
+        let layout = StepLayout::new(point, logit_rows, columns).expect("a block");
+        let packed = self
+            .ring
+            .pack(layout, |block| {
+                for row in rows {
+                    let first = block.push_request(row.kind, &row.tokens, row.first_position, &row.pages)?;
+                    let position = row.first_position + row.tokens.len() as u32;
+                    let sample = LogitRequest::Sample { temperature: 0.0, top_p: 1.0, top_k: 0, position, seed: 0 };
+                    block.push_logits(first + row.tokens.len() as u32 - 1, sample)?;
+                }
+                Ok::<(), StepError>(())
+            })
+            .expect("the step fits the point");
+        let Self { stream, graphs, ring, model, .. } = self;
+        let address = ring.address();
+        let ticket = ring
+            .submit(packed, stream, |stream| match launch {
+                Launch::Replay(index) => graphs.replay(index, stream),
+                Launch::Eager(index) => graphs.launch_eagerly(index, stream),
+                Launch::Recorded(point) => model.record(point, address).launch(stream),
+            })
+            .expect("the launch");
+        let results = ring.wait(&ticket).expect("the step runs");
+        let results = results.iter().map(|one| (one.token, one.log_probability.to_bits())).collect();
+        let bits = |row| self.model.logits(row).expect("a row").into_iter().map(f32::to_bits).collect();
+        Answer { logits: (0..rows.len() as u32).map(bits).collect(), results }
+    }
+}
