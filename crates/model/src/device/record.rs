@@ -9,7 +9,7 @@ use super::launches::{Product, Rows};
 use super::model::{Addresses, Model};
 
 impl Model {
-    /// The launches of a step of `point` that reads everything which varies from the block at `step`: seven a layer, and five.
+    /// The launches of a step of `point` that reads everything which varies from the block at `step`: eight a layer, and five.
     #[must_use]
     pub fn record(&self, point: GridPoint, step: StepAddress) -> Launches {
         let tokens = Rows { selector: GRIDPOINT_ROWS_TOKENS, capacity: point.tokens };
