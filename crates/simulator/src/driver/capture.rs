@@ -1,0 +1,277 @@
+//! The rules of stream capture (CUDA driver API, cuStreamBeginCapture and cuThreadExchangeStreamCaptureMode; CUDA programming guide,
+//! "Creating a Graph Using Stream Capture").
+//!
+//! | planted error | code |
+//! |---|---|
+//! | a capture begun on the legacy stream | 900, nothing else happens |
+//! | a capture begun on a stream that captures | 401, the capture stays valid |
+//! | a potentially unsafe call from a thread whose mode, or a capture's, forbids it | 900 |
+//! | a wait for, or a query of, a capturing stream or a context with one | 900 |
+//! | a wait for, or a query of, an event recorded in a capture | 907 |
+//! | use of the legacy stream while a blocking stream captures | 906 |
+//! | a wait in a capture for an event recorded outside, or in a capture that ended | 905 |
+//! | a wait in a capture for an event of another capture | 902, for both captures |
+//! | the end of a capture on a stream that joined it / from another thread | 903 / 908, the capture stays valid |
+//! | the end of a capture with work that its first stream does not wait for | 904, the capture is over |
+//! | anything on a stream of an invalidated capture, also its end | 901 |
+//!
+//! Except where the table says otherwise, the error invalidates the capture. Only its end makes its streams leave it.
+//! Potentially unsafe are: allocating and freeing memory, loading and unloading modules, synchronous copies to or from the host, and
+//! waits for or queries of streams and events, also of those that do not capture.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use gridpoint_driver::{CUresult, CUstreamCaptureMode as Mode};
+
+use super::Answer;
+use super::graphs::Graph;
+use super::state::{Id, LEGACY, State};
+use super::streams::thread_number;
+use super::work::Work;
+
+/// A capture that has begun and not ended.
+#[derive(Debug)]
+pub(super) struct Capture {
+    pub(super) graph: Id,
+    /// The stream that began it.
+    origin: Id,
+    mode: Mode,
+    /// The thread that began it.
+    thread: u64,
+    pub(super) invalid: bool,
+    /// The streams that take part, and the nodes that the next node of each depends on.
+    pub(super) streams: BTreeMap<Id, Vec<Id>>,
+}
+
+/// What a stream does with work.
+pub(super) enum Use {
+    /// It queues it.
+    Free,
+    /// It makes nodes of it, for this capture.
+    Captured(Id),
+}
+
+thread_local! {
+    static MODE: Cell<Mode> = const { Cell::new(Mode::GLOBAL) };
+}
+
+/// Sets this thread's mode; answers the one before.
+pub(super) fn exchange_mode(mode: Mode) -> Mode {
+    MODE.replace(mode)
+}
+
+impl State {
+    /// What the stream behind a handle's number does with work. `STREAM_CAPTURE_INVALIDATED` where its capture is invalid, and
+    /// `STREAM_CAPTURE_IMPLICIT` for the legacy stream while a blocking stream captures.
+    pub(super) fn capture_use(&mut self, stream: Id) -> Answer<Use> {
+        let stream = self.stream_id(stream)?;
+        if stream == LEGACY {
+            self.check_legacy()?;
+        }
+        let Some(capture) = self.streams.get(&stream).and_then(|stream| stream.capture) else { return Ok(Use::Free) };
+        if self.captures.get(&capture).is_none_or(|capture| capture.invalid) {
+            return Err(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED);
+        }
+        Ok(Use::Captured(capture))
+    }
+
+    /// As [`Self::capture_use`]: the capture, if any.
+    pub(super) fn capture_of(&mut self, stream: Id) -> Answer<Option<Id>> {
+        Ok(match self.capture_use(stream)? {
+            Use::Free => None,
+            Use::Captured(capture) => Some(capture),
+        })
+    }
+
+    pub(super) fn invalidate(&mut self, capture: Id) {
+        if let Some(capture) = self.captures.get_mut(&capture) {
+            capture.invalid = true;
+        }
+    }
+
+    /// Whether a blocking stream captures.
+    pub(super) fn blocking_captures(&self) -> Vec<Id> {
+        self.streams.values().filter(|stream| stream.blocking()).filter_map(|stream| stream.capture).collect()
+    }
+
+    /// Refuses a use of the legacy stream while a blocking stream captures.
+    pub(super) fn check_legacy(&mut self) -> Answer {
+        let captures = self.blocking_captures();
+        if captures.is_empty() {
+            return Ok(());
+        }
+        captures.into_iter().for_each(|capture| self.invalidate(capture));
+        Err(CUresult::ERROR_STREAM_CAPTURE_IMPLICIT)
+    }
+
+    /// Refuses, with `code`, what a stream cannot do while it captures.
+    pub(super) fn refuse_in_capture(&mut self, stream: Id, code: CUresult) -> Answer {
+        match self.capture_use(stream)? {
+            Use::Free => Ok(()),
+            Use::Captured(capture) => {
+                self.invalidate(capture);
+                Err(code)
+            }
+        }
+    }
+
+    /// Refuses a potentially unsafe call where this thread's mode and the captures in progress forbid it.
+    pub(super) fn check_unsafe_call(&mut self) -> Answer {
+        let (thread, mode) = (thread_number(), MODE.get());
+        if self.captures.is_empty() || mode == Mode::RELAXED {
+            return Ok(());
+        }
+        let forbids = |capture: &Capture| {
+            if capture.thread == thread {
+                capture.mode != Mode::RELAXED
+            } else {
+                capture.mode == Mode::GLOBAL && mode == Mode::GLOBAL
+            }
+        };
+        self.refuse_captures(forbids)
+    }
+
+    /// Refuses what no capture of the context allows.
+    pub(super) fn check_nothing_captures(&mut self) -> Answer {
+        self.refuse_captures(|_| true)
+    }
+
+    fn refuse_captures(&mut self, forbids: impl Fn(&Capture) -> bool) -> Answer {
+        let mut answer = Ok(());
+        for capture in self.captures.values_mut().filter(|capture| forbids(capture)) {
+            if !std::mem::replace(&mut capture.invalid, true) {
+                answer = Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED);
+            } else if answer.is_ok() {
+                answer = Err(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED);
+            }
+        }
+        answer
+    }
+
+    pub(super) fn begin_capture(&mut self, stream: Id, mode: Mode) -> Answer {
+        if mode > Mode::RELAXED {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let stream = self.stream_id(stream)?;
+        if stream == LEGACY {
+            return Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        }
+        let (capture, graph) = (self.fresh(), self.fresh());
+        let own = self.streams.get_mut(&stream).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+        if own.capture.is_some() {
+            return Err(CUresult::ERROR_ILLEGAL_STATE);
+        }
+        own.capture = Some(capture);
+        self.graphs.insert(graph, Graph { capturing: true, ..Graph::default() });
+        let streams = BTreeMap::from([(stream, Vec::new())]);
+        let begun = Capture { graph, origin: stream, mode, thread: thread_number(), invalid: false, streams };
+        self.captures.insert(capture, begun);
+        Ok(())
+    }
+
+    /// Ends the capture that `stream` began; answers its graph.
+    pub(super) fn end_capture(&mut self, stream: Id) -> Answer<Id> {
+        let stream = self.stream_id(stream)?;
+        let id = self.streams.get(&stream).and_then(|stream| stream.capture).ok_or(CUresult::ERROR_ILLEGAL_STATE)?;
+        let capture = self.captures.get(&id).ok_or(CUresult::ERROR_ILLEGAL_STATE)?;
+        if capture.origin != stream {
+            return Err(CUresult::ERROR_STREAM_CAPTURE_UNMATCHED);
+        }
+        if capture.mode != Mode::RELAXED && capture.thread != thread_number() {
+            return Err(CUresult::ERROR_STREAM_CAPTURE_WRONG_THREAD);
+        }
+        let answer = if capture.invalid {
+            Err(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED)
+        } else if !self.is_joined(capture) {
+            Err(CUresult::ERROR_STREAM_CAPTURE_UNJOINED)
+        } else {
+            Ok(capture.graph)
+        };
+        self.close_capture(id, answer.is_ok());
+        answer
+    }
+
+    /// Makes every stream leave a capture; throws away its graph unless it is kept.
+    fn close_capture(&mut self, capture: Id, keep: bool) {
+        let Some(capture) = self.captures.remove(&capture) else { return };
+        for stream in capture.streams.keys() {
+            if let Some(stream) = self.streams.get_mut(stream) {
+                stream.capture = None;
+                stream.reported.clear();
+            }
+        }
+        if !keep {
+            self.remove_graph(capture.graph);
+        } else if let Some(graph) = self.graphs.get_mut(&capture.graph) {
+            graph.capturing = false;
+        }
+    }
+
+    /// Whether the first stream of a capture waits, directly or not, for the last work of every other stream of it.
+    fn is_joined(&self, capture: &Capture) -> bool {
+        let Some(graph) = self.graphs.get(&capture.graph) else { return false };
+        let mut open = capture.streams.get(&capture.origin).cloned().unwrap_or_default();
+        let mut reached = BTreeSet::new();
+        while let Some(node) = open.pop() {
+            if reached.insert(node)
+                && let Some(node) = graph.nodes.get(&node)
+            {
+                open.extend(&node.dependencies);
+            }
+        }
+        capture.streams.values().flatten().all(|node| reached.contains(node))
+    }
+
+    /// Takes a stream that is being destroyed out of its capture.
+    pub(super) fn leave_capture(&mut self, stream: Id) {
+        let Some(capture) = self.streams.get_mut(&stream).and_then(|stream| stream.capture.take()) else { return };
+        if self.captures.get(&capture).is_some_and(|capture| capture.origin == stream) {
+            self.close_capture(capture, false);
+        } else {
+            self.invalidate(capture);
+        }
+    }
+
+    /// Makes work the next node of a capturing stream.
+    pub(super) fn capture_node(&mut self, capture: Id, stream: Id, work: Work) -> Answer<Id> {
+        let node = self.fresh();
+        let capture = self.captures.get_mut(&capture).ok_or(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED)?;
+        let tails = capture.streams.entry(stream).or_default();
+        let dependencies = std::mem::replace(tails, vec![node]);
+        let graph = self.graphs.get_mut(&capture.graph).ok_or(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED)?;
+        graph.insert(node, work, dependencies);
+        self.nodes.insert(node, capture.graph);
+        Ok(node)
+    }
+
+    /// A wait of `stream`, which takes part in the capture `ours`, for an event that was recorded in the capture `theirs` when these
+    /// nodes were the last of its stream.
+    pub(super) fn join_capture(&mut self, stream: Id, ours: Option<Id>, theirs: Id, dependencies: &[Id]) -> Answer {
+        let Some(capture) = self.captures.get_mut(&theirs) else {
+            let Some(ours) = ours else { return Err(CUresult::ERROR_CAPTURED_EVENT) };
+            self.invalidate(ours);
+            return Err(CUresult::ERROR_STREAM_CAPTURE_ISOLATION);
+        };
+        if capture.invalid {
+            return Err(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED);
+        }
+        if let Some(ours) = ours.filter(|&ours| ours != theirs) {
+            capture.invalid = true;
+            self.invalidate(ours);
+            return Err(CUresult::ERROR_STREAM_CAPTURE_MERGE);
+        }
+        if stream == LEGACY {
+            capture.invalid = true;
+            return Err(CUresult::ERROR_STREAM_CAPTURE_IMPLICIT);
+        }
+        let tails = capture.streams.entry(stream).or_default();
+        tails.extend(dependencies);
+        tails.sort_unstable();
+        tails.dedup();
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.capture = Some(theirs);
+        }
+        Ok(())
+    }
+}

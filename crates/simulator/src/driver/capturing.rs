@@ -1,0 +1,96 @@
+//! The calls of stream capture; their rules are in [`super::capture`].
+
+use gridpoint_driver::{
+    CUgraph, CUgraphNode, CUresult, CUstream, CUstreamCaptureMode as Mode, CUstreamCaptureStatus as Status, Table,
+};
+
+use super::state::{Id, LEGACY, State, handle, id};
+use super::{Answer, capture, in_context, initialised, put};
+
+pub(super) fn fill(table: &mut Table) {
+    table.cuStreamBeginCapture_v2 = begin;
+    table.cuStreamEndCapture = end;
+    table.cuStreamIsCapturing = is_capturing;
+    table.cuStreamGetCaptureInfo_v2 = get_capture_info;
+    table.cuThreadExchangeStreamCaptureMode = exchange_mode;
+}
+
+impl State {
+    /// A stream's status. For the legacy stream while a blocking stream captures the answer is `STREAM_CAPTURE_IMPLICIT`, which
+    /// invalidates nothing.
+    fn capture_status(&mut self, stream: CUstream) -> Answer<(Id, Status)> {
+        let stream = self.stream_id(id(stream.0))?;
+        if stream == LEGACY && !self.blocking_captures().is_empty() {
+            return Err(CUresult::ERROR_STREAM_CAPTURE_IMPLICIT);
+        }
+        let capture = self.streams.get(&stream).and_then(|stream| stream.capture);
+        let status = match capture.and_then(|capture| self.captures.get(&capture)) {
+            None => Status::NONE,
+            Some(capture) if capture.invalid => Status::INVALIDATED,
+            Some(_) => Status::ACTIVE,
+        };
+        Ok((stream, status))
+    }
+}
+
+unsafe extern "C" fn begin(stream: CUstream, mode: Mode) -> CUresult {
+    in_context(|state| state.begin_capture(id(stream.0), mode))
+}
+
+/// The graph is null where the answer is an error.
+unsafe extern "C" fn end(stream: CUstream, graph: *mut CUgraph) -> CUresult {
+    in_context(|state| {
+        put!(graph, CUgraph::null())?;
+        put!(graph, CUgraph(handle(state.end_capture(id(stream.0))?)))
+    })
+}
+
+unsafe extern "C" fn is_capturing(stream: CUstream, status: *mut Status) -> CUresult {
+    in_context(|state| put!(status, state.capture_status(stream)?.1))
+}
+
+/// The nodes of the answer are valid until the next call on the stream.
+unsafe extern "C" fn get_capture_info(
+    stream: CUstream,
+    status: *mut Status,
+    number: *mut u64,
+    graph: *mut CUgraph,
+    dependencies: *mut *const CUgraphNode,
+    count: *mut usize,
+) -> CUresult {
+    in_context(|state| {
+        let (stream, found) = state.capture_status(stream)?;
+        put!(status, found)?;
+        if found != Status::ACTIVE {
+            return Ok(());
+        }
+        let own = state.streams.get_mut(&stream).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+        let capture_id = own.capture.ok_or(CUresult::ERROR_ILLEGAL_STATE)?;
+        let capture = state.captures.get(&capture_id).ok_or(CUresult::ERROR_ILLEGAL_STATE)?;
+        let tails = capture.streams.get(&stream).map(Vec::as_slice).unwrap_or_default();
+        own.reported = tails.iter().map(|&node| CUgraphNode(handle(node))).collect();
+        if !number.is_null() {
+            put!(number, capture_id)?;
+        }
+        if !graph.is_null() {
+            put!(graph, CUgraph(handle(capture.graph)))?;
+        }
+        if !dependencies.is_null() {
+            put!(dependencies, own.reported.as_ptr())?;
+        }
+        if !count.is_null() {
+            put!(count, own.reported.len())?;
+        }
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn exchange_mode(mode: *mut Mode) -> CUresult {
+    initialised(|_| {
+        let wanted = super::get!(mode)?;
+        if wanted > Mode::RELAXED {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        put!(mode, capture::exchange_mode(wanted))
+    })
+}

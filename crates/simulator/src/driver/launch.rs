@@ -1,0 +1,163 @@
+//! Launches (CUDA driver API, "Execution Control": cuLaunchKernel, cuLaunchKernelEx, cuLaunchHostFunc).
+//!
+//! A kernel takes one parameter struct by value: the first entry of `kernel_params` is its address, and its bytes are copied when the
+//! call is made.
+
+use std::ffi::{c_uint, c_void};
+use std::sync::Arc;
+
+use gridpoint_driver::{
+    CUfunction, CUhostFn, CUlaunchAttribute, CUlaunchAttributeID as Attribute, CUlaunchConfig, CUresult, CUstream,
+    Table,
+};
+
+use super::device::{BLOCK, BLOCK_THREADS, GRID};
+use super::state::{State, id};
+use super::work::{Kernel, Work};
+use super::{Answer, get, in_context};
+
+pub(super) fn fill(table: &mut Table) {
+    table.cuLaunchKernel = launch_kernel;
+    table.cuLaunchKernelEx = launch_kernel_ex;
+    table.cuLaunchHostFunc = launch_host_func;
+}
+
+/// Function, geometry and parameters, as the caller gives them.
+#[derive(Clone, Copy)]
+pub(super) struct Arguments {
+    pub(super) function: CUfunction,
+    pub(super) grid: [c_uint; 3],
+    pub(super) block: [c_uint; 3],
+    pub(super) shared_bytes: c_uint,
+    pub(super) kernel_params: *mut *mut c_void,
+    pub(super) extra: *mut *mut c_void,
+}
+
+/// The parameter struct behind `kernel_params`, in words.
+fn copy_parameters(kernel_params: *mut *mut c_void, bytes: usize) -> Answer<Box<[u64]>> {
+    let mut words = vec![0_u64; bytes.div_ceil(8)].into_boxed_slice();
+    if bytes == 0 {
+        return Ok(words);
+    }
+    let parameters = get!(kernel_params)?;
+    if parameters.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    // SAFETY: the contract of the launch: the first parameter address is that of the kernel's parameter struct; the words hold as many
+    // bytes and are ours.
+    unsafe { std::ptr::copy_nonoverlapping(parameters.cast::<u8>(), words.as_mut_ptr().cast::<u8>(), bytes) };
+    Ok(words)
+}
+
+impl State {
+    /// Checks a launch and copies its parameters.
+    pub(super) fn kernel(&self, arguments: Arguments) -> Answer<Arc<Kernel>> {
+        let Arguments { function: handle, grid, block, shared_bytes, kernel_params, extra } = arguments;
+        let function = self.function(handle)?;
+        if !extra.is_null() {
+            return Err(CUresult::ERROR_NOT_SUPPORTED);
+        }
+        let fits =
+            |size: [u32; 3], most: [u32; 3]| size.iter().zip(most).all(|(&size, most)| (1..=most).contains(&size));
+        let threads: u64 = block.iter().map(|&size| u64::from(size)).product();
+        if !fits(grid, GRID)
+            || !fits(block, BLOCK)
+            || threads > u64::from(BLOCK_THREADS.min(function.kernel.maximum_threads()))
+            || shared_bytes > function.dynamic_shared
+        {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let parameters = copy_parameters(kernel_params, function.kernel.parameter_bytes() as usize)?;
+        Ok(Arc::new(Kernel::new((id(handle.0), function.kernel), (grid, block), shared_bytes, parameters)))
+    }
+}
+
+/// Whether a launch attribute is one that the device has. Programmatic serialisation is accepted and leaves the dependency whole.
+fn check_attribute(attribute: &CUlaunchAttribute) -> Answer {
+    // SAFETY: the caller set the part of the union that the attribute's name says.
+    let number = || unsafe { attribute.value.value };
+    // SAFETY: as above.
+    let cluster = || unsafe { attribute.value.cluster };
+    match attribute.id {
+        Attribute::COOPERATIVE if number() != 0 => Err(CUresult::ERROR_NOT_SUPPORTED),
+        Attribute::CLUSTER_DIMENSION | Attribute::PREFERRED_CLUSTER_DIMENSION => match cluster() {
+            [1, 1, 1] => Ok(()),
+            [0, _, _] | [_, 0, _] | [_, _, 0] => Err(CUresult::ERROR_INVALID_VALUE),
+            _ => Err(CUresult::ERROR_NOT_SUPPORTED),
+        },
+        Attribute::IGNORE
+        | Attribute::ACCESS_POLICY_WINDOW
+        | Attribute::COOPERATIVE
+        | Attribute::SYNCHRONIZATION_POLICY
+        | Attribute::CLUSTER_SCHEDULING_POLICY_PREFERENCE
+        | Attribute::PROGRAMMATIC_STREAM_SERIALIZATION
+        | Attribute::PRIORITY
+        | Attribute::MEM_SYNC_DOMAIN_MAP
+        | Attribute::MEM_SYNC_DOMAIN
+        | Attribute::PREFERRED_SHARED_MEMORY_CARVEOUT => Ok(()),
+        Attribute::PROGRAMMATIC_EVENT
+        | Attribute::LAUNCH_COMPLETION_EVENT
+        | Attribute::DEVICE_UPDATABLE_KERNEL_NODE => Err(CUresult::ERROR_NOT_SUPPORTED),
+        _ => Err(CUresult::ERROR_INVALID_VALUE),
+    }
+}
+
+unsafe extern "C" fn launch_kernel(
+    function: CUfunction,
+    grid_dim_x: c_uint,
+    grid_dim_y: c_uint,
+    grid_dim_z: c_uint,
+    block_dim_x: c_uint,
+    block_dim_y: c_uint,
+    block_dim_z: c_uint,
+    shared_bytes: c_uint,
+    stream: CUstream,
+    kernel_params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    in_context(|state| {
+        let kernel = state.kernel(Arguments {
+            function,
+            grid: [grid_dim_x, grid_dim_y, grid_dim_z],
+            block: [block_dim_x, block_dim_y, block_dim_z],
+            shared_bytes,
+            kernel_params,
+            extra,
+        })?;
+        state.submit(id(stream.0), Work::Kernel(kernel))
+    })
+}
+
+unsafe extern "C" fn launch_kernel_ex(
+    config: *const CUlaunchConfig,
+    function: CUfunction,
+    kernel_params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    in_context(|state| {
+        let config = get!(config)?;
+        for index in 0..config.num_attrs as usize {
+            if config.attrs.is_null() {
+                return Err(CUresult::ERROR_INVALID_VALUE);
+            }
+            check_attribute(&get!(config.attrs.wrapping_add(index))?)?;
+        }
+        let kernel = state.kernel(Arguments {
+            function,
+            grid: [config.grid_dim_x, config.grid_dim_y, config.grid_dim_z],
+            block: [config.block_dim_x, config.block_dim_y, config.block_dim_z],
+            shared_bytes: config.shared_mem_bytes,
+            kernel_params,
+            extra,
+        })?;
+        state.submit(id(config.stream.0), Work::Kernel(kernel))
+    })
+}
+
+/// The function runs on the thread that waits for it, under the device lock.
+unsafe extern "C" fn launch_host_func(stream: CUstream, function: CUhostFn, data: *mut c_void) -> CUresult {
+    in_context(|state| {
+        let function = function.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        state.submit(id(stream.0), Work::Host { function, data: data.expose_provenance() })
+    })
+}

@@ -1,0 +1,155 @@
+//! Streams as queues that run as late as the rules allow.
+//!
+//! Nothing runs when it is enqueued. A wait runs the entries that it is for, in stream order, and before each entry what that entry
+//! depends on: an event's stream up to the record, the launch of the same executable graph before, and what the legacy stream's rules
+//! say (CUDA driver API, "Stream synchronization behavior"). Entries have one numbering over all streams, and an entry only ever
+//! depends on smaller numbers.
+
+use std::collections::VecDeque;
+
+use gridpoint_driver::{CU_STREAM_NON_BLOCKING, CUgraphNode, CUresult};
+
+use super::Answer;
+use super::state::{Id, LEGACY, PER_THREAD, State};
+use super::work::Work;
+
+/// An entry of a queue.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) sequence: u64,
+    /// Streams, and the numbers up to which they must have run first.
+    pub(super) after: Vec<(Id, u64)>,
+    pub(super) work: Work,
+}
+
+/// A stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) flags: u32,
+    pub(super) priority: i32,
+    pub(super) queue: VecDeque<Entry>,
+    /// The capture that the stream takes part in.
+    pub(super) capture: Option<Id>,
+    /// Whether the work queued now was asked after before.
+    pub(super) queried: bool,
+    /// What cuStreamGetCaptureInfo answered last; the caller holds a pointer to it.
+    pub(super) reported: Vec<CUgraphNode>,
+}
+
+impl Stream {
+    pub(super) fn new(flags: u32, priority: i32) -> Self {
+        Self { flags, priority, queue: VecDeque::new(), capture: None, queried: false, reported: Vec::new() }
+    }
+
+    pub(super) fn legacy() -> Self {
+        Self::new(0, 0)
+    }
+
+    /// Whether the stream synchronises with the legacy stream.
+    pub(super) fn blocking(&self) -> bool {
+        self.flags & CU_STREAM_NON_BLOCKING == 0
+    }
+
+    fn pending(&self, sequence: u64) -> bool {
+        self.queue.front().is_some_and(|entry| entry.sequence <= sequence)
+    }
+}
+
+impl State {
+    /// The stream behind a handle's number: the legacy stream for null, and the thread's own for its handle.
+    ///
+    /// `INVALID_HANDLE` for a stale number.
+    pub(super) fn stream_id(&mut self, id: Id) -> Answer<Id> {
+        match id {
+            0 | LEGACY => Ok(LEGACY),
+            PER_THREAD => {
+                if let Some(&stream) = self.thread_streams.get(&super::streams::thread_number()) {
+                    return Ok(stream);
+                }
+                let stream = self.fresh();
+                self.streams.insert(stream, Stream::new(0, 0));
+                self.thread_streams.insert(super::streams::thread_number(), stream);
+                Ok(stream)
+            }
+            _ if self.streams.contains_key(&id) => Ok(id),
+            _ => Err(CUresult::ERROR_INVALID_HANDLE),
+        }
+    }
+
+    /// Appends work to a stream that does not capture; answers its number.
+    pub(super) fn enqueue(&mut self, stream: Id, work: Work, after: Vec<(Id, u64)>) -> Answer<u64> {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let stream = self.streams.get_mut(&stream).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+        stream.queried = false;
+        stream.queue.push_back(Entry { sequence, after, work });
+        Ok(sequence)
+    }
+
+    /// Whether a stream has work up to number `sequence` left; a stream that is gone has none.
+    pub(super) fn is_pending(&self, stream: Id, sequence: u64) -> bool {
+        self.streams.get(&stream).is_some_and(|stream| stream.pending(sequence))
+    }
+
+    /// Runs a stream's work up to number `sequence`, and what that depends on.
+    pub(super) fn run_until(&mut self, stream: Id, sequence: u64) -> Answer {
+        // A stack of goals instead of recursion: dependencies can chain through any number of streams.
+        let mut goals = vec![(stream, sequence)];
+        while let Some(&(stream, sequence)) = goals.last() {
+            if !self.is_pending(stream, sequence) {
+                goals.pop();
+                continue;
+            }
+            if let Some(goal) = self.unmet(stream) {
+                goals.push(goal);
+                continue;
+            }
+            let entry = self.streams.get_mut(&stream).and_then(|stream| stream.queue.pop_front());
+            if let Some(entry) = entry {
+                self.execute(&entry.work, entry.sequence)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the stream's next entry still waits for.
+    fn unmet(&self, stream: Id) -> Option<(Id, u64)> {
+        let own = self.streams.get(&stream)?;
+        let entry = own.queue.front()?;
+        let explicit = entry.after.iter().copied().find(|&(other, sequence)| self.is_pending(other, sequence));
+        if explicit.is_some() {
+            return explicit;
+        }
+        let before = entry.sequence - 1;
+        if stream == LEGACY {
+            let blocks = |other: &Stream| other.blocking() && other.pending(before);
+            let (&other, _) = self.streams.iter().find(|&(&other, state)| other != LEGACY && blocks(state))?;
+            Some((other, before))
+        } else {
+            (own.blocking() && self.is_pending(LEGACY, before)).then_some((LEGACY, before))
+        }
+    }
+
+    /// Runs everything in a stream.
+    pub(super) fn run_stream(&mut self, stream: Id) -> Answer {
+        self.run_until(stream, self.sequence)?;
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.queried = false;
+        }
+        Ok(())
+    }
+
+    /// Runs everything in every stream.
+    pub(super) fn run_all(&mut self) -> Answer {
+        let streams: Vec<Id> = self.streams.keys().copied().collect();
+        streams.into_iter().try_for_each(|stream| self.run_stream(stream))
+    }
+
+    /// Runs what must be done before a synchronous call on the legacy stream touches memory: its own work and that of every stream
+    /// that synchronises with it.
+    pub(super) fn run_blocking(&mut self) -> Answer {
+        let blocking = |(&stream, state): (&Id, &Stream)| state.blocking().then_some(stream);
+        let streams: Vec<Id> = self.streams.iter().filter_map(blocking).collect();
+        streams.into_iter().try_for_each(|stream| self.run_stream(stream))
+    }
+}

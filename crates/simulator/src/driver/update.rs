@@ -1,0 +1,124 @@
+//! Updates of executable graphs (CUDA driver API, cuGraphExecUpdate and cuGraphExecKernelNodeSetParams); they concern future launches.
+
+use std::sync::Arc;
+
+use gridpoint_driver::{
+    CUDA_KERNEL_NODE_PARAMS_v2, CUgraph, CUgraphExec, CUgraphExecUpdateResult as Why, CUgraphExecUpdateResultInfo,
+    CUgraphNode, CUresult, Table,
+};
+
+use super::executables::{Executable, Image};
+use super::state::{Id, State, handle, id};
+use super::work::{Source, Work};
+use super::{Answer, get, in_context, put};
+
+pub(super) fn fill(table: &mut Table) {
+    table.cuGraphExecKernelNodeSetParams_v2 = kernel_node_set_params;
+    table.cuGraphExecUpdate_v2 = update;
+}
+
+/// Why an update is impossible: the reason, the node of the new graph, and the dependency's source where it is about one.
+struct Refusal {
+    why: Why,
+    node: Id,
+    from: Id,
+}
+
+impl State {
+    fn executable_mut(&mut self, executable: CUgraphExec) -> Answer<&mut Executable> {
+        self.executables.get_mut(&id(executable.0)).ok_or(CUresult::ERROR_INVALID_VALUE)
+    }
+
+    /// The two kinds of memory of a copy or memset, which an update may not change.
+    fn memory_kinds(&self, work: &Work) -> [bool; 2] {
+        let ours = |address: u64| self.memory.find(address as usize, 1).is_some();
+        match work {
+            Work::Copy { to, from: Source::Address(from), .. } => [ours(*to), ours(*from)],
+            Work::Copy { to, from: Source::Staged(_), .. } => [ours(*to), false],
+            Work::Fill { at, .. } => [ours(*at), false],
+            _ => [false; 2],
+        }
+    }
+
+    /// Compares node by node, in the order in which they were made: kinds, dependencies, and what an update may not change.
+    fn compare(&self, old: &Image, new: &Image) -> Result<(), Refusal> {
+        if old.nodes.len() != new.nodes.len() {
+            return Err(Refusal { why: Why::TOPOLOGY_CHANGED, node: 0, from: 0 });
+        }
+        for (before, after) in old.nodes.iter().zip(&new.nodes) {
+            let refuse = |why| Err(Refusal { why, node: after.source, from: 0 });
+            if std::mem::discriminant(&before.work) != std::mem::discriminant(&after.work) {
+                return refuse(Why::NODE_TYPE_CHANGED);
+            }
+            if before.dependencies != after.dependencies {
+                let other = after.dependencies.iter().find(|from| !before.dependencies.contains(from));
+                let from = other.map_or(0, |&from| new.nodes[from].source);
+                return Err(Refusal { why: Why::TOPOLOGY_CHANGED, node: after.source, from });
+            }
+            if self.memory_kinds(&before.work) != self.memory_kinds(&after.work) {
+                return refuse(Why::PARAMETERS_CHANGED);
+            }
+            if let (Work::Graph(old), Work::Graph(new)) = (&before.work, &after.work) {
+                self.compare(old, new)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The node is one of the graph that was instantiated, and must still exist.
+unsafe extern "C" fn kernel_node_set_params(
+    executable: CUgraphExec,
+    node: CUgraphNode,
+    params: *const CUDA_KERNEL_NODE_PARAMS_v2,
+) -> CUresult {
+    in_context(|state| {
+        state.executable(executable)?;
+        state.node(node)?;
+        let params = get!(params)?;
+        if params.func.is_null() && !params.kern.is_null() {
+            return Err(CUresult::ERROR_NOT_SUPPORTED);
+        }
+        let kernel = state.kernel(params.into())?;
+        let image = Arc::make_mut(&mut state.executable_mut(executable)?.image);
+        let node = image.nodes.iter_mut().find(|found| found.source == id(node.0));
+        match node.map(|node| &mut node.work) {
+            Some(Work::Kernel(old)) => {
+                *old = kernel;
+                Ok(())
+            }
+            _ => Err(CUresult::ERROR_INVALID_VALUE),
+        }
+    })
+}
+
+unsafe extern "C" fn update(
+    executable: CUgraphExec,
+    graph: CUgraph,
+    result: *mut CUgraphExecUpdateResultInfo,
+) -> CUresult {
+    in_context(|state| {
+        let old = Arc::clone(&state.executable(executable)?.image);
+        let graph = state.graph(graph)?;
+        if graph.capturing {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let mut new = Image::new(graph);
+        let mut answer = CUgraphExecUpdateResultInfo::default();
+        let refused = state.compare(&old, &new).err();
+        if let Some(Refusal { why, node, from }) = &refused {
+            answer.result = *why;
+            answer.error_node = CUgraphNode(handle(*node));
+            answer.error_from_node = CUgraphNode(handle(*from));
+        }
+        put!(result, answer)?;
+        if refused.is_some() {
+            return Err(CUresult::ERROR_GRAPH_EXEC_UPDATE_FAILURE);
+        }
+        for (before, after) in old.nodes.iter().zip(&mut new.nodes) {
+            after.source = before.source;
+        }
+        state.executable_mut(executable)?.image = Arc::new(new);
+        Ok(())
+    })
+}

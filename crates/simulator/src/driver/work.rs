@@ -1,0 +1,238 @@
+//! What a stream or a graph can hold, and how it is executed.
+
+use std::ffi::c_void;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use gridpoint_driver::{CUresult, CUstream};
+
+use super::executables::Image;
+use super::state::{Id, State, handle, mix};
+use super::{Answer, IN_HOST_FUNCTION};
+use crate::fault::{Access, Fault, Nearby, Reason, Space};
+use crate::machine::{LaunchDescription, Schedule, run};
+use crate::module::HostKernel;
+
+/// One kernel launch with a copy of its parameters.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) function: Id,
+    pub(super) kernel: &'static HostKernel,
+    pub(super) grid: [u32; 3],
+    pub(super) block: [u32; 3],
+    pub(super) shared_bytes: u32,
+    parameters: Box<[u64]>,
+    /// The address of `parameters`, as the array of parameter addresses that `cuGraphKernelNodeGetParams` answers.
+    addresses: Box<[usize; 1]>,
+}
+
+impl Kernel {
+    /// A launch of `kernel` with the parameter struct whose bytes are in `parameters`.
+    pub(super) fn new(
+        (function, kernel): (Id, &'static HostKernel),
+        (grid, block): ([u32; 3], [u32; 3]),
+        shared_bytes: u32,
+        parameters: Box<[u64]>,
+    ) -> Self {
+        let addresses = Box::new([parameters.as_ptr().expose_provenance()]);
+        Self { function, kernel, grid, block, shared_bytes, parameters, addresses }
+    }
+
+    /// The array of parameter addresses; lives as long as this does.
+    pub(super) fn addresses(&self) -> *mut *mut c_void {
+        self.addresses.as_ptr().cast_mut().cast()
+    }
+
+    /// The bytes of the parameters.
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the words hold at least `parameter_bytes` initialised bytes (`launch::copy_parameters`).
+        unsafe { std::slice::from_raw_parts(self.parameters.as_ptr().cast(), self.kernel.parameter_bytes() as usize) }
+    }
+}
+
+/// Where a copy reads.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// An address in device memory, pinned memory or, in a graph, any host memory.
+    Address(u64),
+    /// Bytes of pageable memory, copied when the call was made.
+    Staged(Arc<[u8]>),
+}
+
+/// One piece of work.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    /// Nothing: an entry that only waits.
+    Empty,
+    /// A kernel launch.
+    Kernel(Arc<Kernel>),
+    /// A copy.
+    Copy { to: u64, from: Source, bytes: usize },
+    /// `count` elements of `width` bytes set to `value`.
+    Fill { at: u64, value: u32, width: usize, count: usize },
+    /// A host function (cuLaunchHostFunc).
+    Host { function: unsafe extern "C" fn(*mut c_void), data: usize },
+    /// A host function of the older kind (cuStreamAddCallback), with the handle of its stream.
+    Callback { function: unsafe extern "C" fn(CUstream, CUresult, *mut c_void), stream: Id, data: usize },
+    /// The completion of an event.
+    Record(Id),
+    /// In a graph: a wait for whatever the event marks when the graph is launched.
+    Wait(Id),
+    /// The return of memory (cuMemFreeAsync).
+    Free(u64),
+    /// A replay of a graph.
+    Graph(Arc<Image>),
+}
+
+impl State {
+    /// Runs `work`, which became number `sequence` when it was enqueued.
+    pub(super) fn execute(&mut self, work: &Work, sequence: u64) -> Answer {
+        match work {
+            Work::Empty | Work::Wait(_) => Ok(()),
+            Work::Kernel(kernel) => self.execute_kernel(kernel),
+            Work::Copy { to, from, bytes } => self.execute_copy(*to, from, *bytes),
+            Work::Fill { at, value, width, count } => self.execute_fill(*at, *value, *width, *count),
+            Work::Host { function, data } => {
+                let data = std::ptr::with_exposed_provenance_mut(*data);
+                // SAFETY: the contract of cuLaunchHostFunc: the function may be called with this data.
+                in_host_function(|| unsafe { function(data) });
+                Ok(())
+            }
+            Work::Callback { function, stream, data } => {
+                let data = std::ptr::with_exposed_provenance_mut(*data);
+                // SAFETY: the contract of cuStreamAddCallback: the function may be called with this data.
+                in_host_function(|| unsafe { function(CUstream(handle(*stream)), CUresult::SUCCESS, data) });
+                Ok(())
+            }
+            Work::Record(event) => {
+                if let Some(event) = self.events.get_mut(event) {
+                    event.complete(sequence, Instant::now());
+                }
+                Ok(())
+            }
+            Work::Free(address) => match self.memory.free(*address as usize, crate::memory::Kind::Device) {
+                Some(Err(damaged)) => Err(self.fail_red_zone("cuMemFreeAsync", damaged)),
+                Some(Ok(())) | None => Ok(()),
+            },
+            Work::Graph(image) => self.execute_graph(image, sequence),
+        }
+    }
+
+    fn execute_kernel(&mut self, kernel: &Kernel) -> Answer {
+        let schedule = self.next_seed().map_or(Schedule::RoundRobin, Schedule::Seeded);
+        let answer = run_blocks(&LaunchDescription {
+            kernel: kernel.kernel,
+            grid: kernel.grid,
+            block: kernel.block,
+            shared_bytes: kernel.shared_bytes,
+            parameters: kernel.bytes(),
+            memory: self.memory.snapshot(),
+            schedule,
+        });
+        answer.map_err(|fault| self.fail(fault))?;
+        if self.options.check_red_zones
+            && let Some(damaged) = self.memory.damaged()
+        {
+            return Err(self.fail_red_zone(kernel.kernel.name(), damaged));
+        }
+        Ok(())
+    }
+
+    /// Runs the nodes in an order that their dependencies allow: as they were made, or, with a seed, any.
+    fn execute_graph(&mut self, image: &Image, sequence: u64) -> Answer {
+        let Some(mut seed) = self.options.seed.map(|seed| mix(seed ^ sequence)) else {
+            return image.nodes.iter().try_for_each(|node| self.execute(&node.work, sequence));
+        };
+        let mut missing: Vec<usize> = image.nodes.iter().map(|node| node.dependencies.len()).collect();
+        let mut ready: Vec<usize> = (0..missing.len()).filter(|&node| missing[node] == 0).collect();
+        while !ready.is_empty() {
+            seed = mix(seed);
+            let node = ready.swap_remove((seed % ready.len() as u64) as usize);
+            self.execute(&image.nodes[node].work, sequence)?;
+            for &dependent in &image.nodes[node].dependents {
+                missing[dependent] -= 1;
+                if missing[dependent] == 0 {
+                    ready.push(dependent);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn execute_copy(&mut self, to: u64, from: &Source, bytes: usize) -> Answer {
+        let from = match from {
+            Source::Staged(staged) => staged.as_ptr(),
+            Source::Address(address) => {
+                self.reachable("copy", Access::Read, *address, bytes)?;
+                std::ptr::with_exposed_provenance(*address as usize)
+            }
+        };
+        self.reachable("copy", Access::Write, to, bytes)?;
+        let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
+        // SAFETY: both sides are live allocations of ours, staged bytes, or host memory that the caller of an enqueued copy keeps
+        // alive until it is done; overlap is allowed.
+        unsafe { std::ptr::copy(from, to, bytes) };
+        Ok(())
+    }
+
+    fn execute_fill(&mut self, at: u64, value: u32, width: usize, count: usize) -> Answer {
+        self.reachable("memset", Access::Write, at, width * count)?;
+        let pattern = value.to_ne_bytes();
+        let start = std::ptr::with_exposed_provenance_mut::<u8>(at as usize);
+        // SAFETY: the range is inside a live allocation of ours, which no kernel uses now.
+        let target = unsafe { std::slice::from_raw_parts_mut(start, width * count) };
+        // On a big-endian host the significant bytes of the word come last.
+        let pattern = if cfg!(target_endian = "little") { &pattern[..width] } else { &pattern[4 - width..] };
+        target.chunks_exact_mut(width).for_each(|element| element.copy_from_slice(pattern));
+        Ok(())
+    }
+
+    /// Fails where `address` lies in an allocation that was freed after the work was enqueued, or reaches past the end of one. What
+    /// lies in no allocation is host memory.
+    fn reachable(&mut self, what: &str, access: Access, address: u64, bytes: usize) -> Answer {
+        if bytes == 0 || self.memory.find(address as usize, bytes).is_some() {
+            return Ok(());
+        }
+        let nearby = self.memory.snapshot().nearby(address as usize);
+        let inside = match nearby {
+            Nearby::Live { offset, bytes } => usize::try_from(offset).is_ok_and(|offset| offset < bytes),
+            Nearby::Freed { .. } => true,
+            Nearby::Nothing => false,
+        };
+        if !inside {
+            return Ok(());
+        }
+        let reason = Reason::OutOfBounds {
+            space: Space::Global,
+            access,
+            address,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            nearby,
+        };
+        Err(self.fail(Fault { kernel: what.to_owned(), block: [0; 3], thread: [0; 3], seed: None, reason }))
+    }
+}
+
+/// Runs a function of the caller's that may not call the driver.
+pub(super) fn in_host_function<T>(body: impl FnOnce() -> T) -> T {
+    IN_HOST_FUNCTION.set(true);
+    let answer = body();
+    IN_HOST_FUNCTION.set(false);
+    answer
+}
+
+/// The threads that run blocks. They never call the driver, so that a kernel ends whatever the program's own threads wait for.
+static BLOCKS: LazyLock<Option<rayon::ThreadPool>> = LazyLock::new(|| {
+    rayon::ThreadPoolBuilder::new().thread_name(|index| format!("gridpoint-simulator-{index}")).build().ok()
+});
+
+/// Runs a launch without lending this thread, which holds the device lock, to other work: a rayon worker that waits for rayon would
+/// take up a job of the program, which could call the driver.
+fn run_blocks(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
+    let Some(pool) = BLOCKS.as_ref().filter(|_| launch.grid != [1; 3]) else { return run(launch) };
+    if rayon::current_thread_index().is_none() {
+        return pool.install(|| run(launch));
+    }
+    let joined = std::thread::scope(|scope| scope.spawn(|| pool.install(|| run(launch))).join());
+    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

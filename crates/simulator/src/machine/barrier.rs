@@ -1,0 +1,54 @@
+//! Named barriers (PTX ISA 9.7.13.1, `bar.sync`, that is `barrier.cta.sync.aligned`).
+//!
+//! A barrier counts arrivals in whole warps: all lanes of a warp meet first, then the warp adds 32. With as many arrivals as the count
+//! asks for it opens and is new again.
+
+use super::thread::WARP_THREADS;
+use crate::fault::Reason;
+
+/// Barriers of a block.
+pub(crate) const BARRIERS: u32 = 16;
+
+/// One of a block's barriers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NamedBarrier {
+    /// How many threads open it; 0 while nobody waits.
+    pub(crate) expected: u32,
+    /// How many have arrived.
+    pub(crate) arrived: u32,
+    warps: u32,
+}
+
+impl NamedBarrier {
+    /// Takes in `warp`, which expects `threads`. The answer is the warps to release, with this one, once all have arrived.
+    pub(crate) fn arrive(&mut self, id: u32, warp: u32, threads: u32) -> Result<Option<u32>, Reason> {
+        if self.expected != 0 && self.expected != threads {
+            let rule = format!("warp {warp} came for {threads} threads, while others wait for {}", self.expected);
+            return Err(Reason::Barrier { id, rule });
+        }
+        self.expected = threads;
+        self.arrived += WARP_THREADS;
+        self.warps |= 1 << warp;
+        if self.arrived < threads {
+            return Ok(None);
+        }
+        let warps = self.warps;
+        *self = Self::default();
+        Ok(Some(warps))
+    }
+}
+
+/// The count of a `bar.sync id, threads` in a block of `block_threads` threads, 0 being all of them.
+pub(crate) fn count(id: u32, threads: u32, block_threads: u32) -> Result<u32, Box<Reason>> {
+    let all = block_threads.next_multiple_of(WARP_THREADS);
+    let refuse = |rule: String| Err(Box::new(Reason::Barrier { id, rule }));
+    match threads {
+        _ if id >= BARRIERS => refuse(format!("a block has barriers 0 to {}", BARRIERS - 1)),
+        0 => Ok(all),
+        _ if !threads.is_multiple_of(WARP_THREADS) => {
+            refuse(format!("a count of {threads} threads is no multiple of {WARP_THREADS}"))
+        }
+        _ if threads > all => refuse(format!("a count of {threads} threads never comes together in a block of {all}")),
+        _ => Ok(threads),
+    }
+}

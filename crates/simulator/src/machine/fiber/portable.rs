@@ -1,0 +1,85 @@
+//! Switches by crate corosensei, for hosts without switches of our own. Its fibers only return to whoever resumed them, so a switch
+//! between two fibers goes over the host's stack.
+
+use std::cell::Cell;
+use std::{io, ptr};
+
+use corosensei::{Coroutine, Yielder};
+
+use super::{Body, ColouredStack};
+
+thread_local! {
+    /// Where to go on, for the host's loop.
+    static NEXT: Cell<*mut Place> = const { Cell::new(ptr::null_mut()) };
+    /// The way back of the fiber that was just resumed for the first time.
+    static STARTED: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
+}
+
+/// Where a stack that does not run stands.
+pub(crate) struct Place {
+    /// None for the host's stack.
+    coroutine: Option<Coroutine<(), (), (), ColouredStack>>,
+    suspender: *const Yielder<(), ()>,
+}
+
+impl Place {
+    /// The OS thread's own stack.
+    pub(crate) fn host() -> Self {
+        Self { coroutine: None, suspender: ptr::null() }
+    }
+}
+
+/// A stack that runs a body.
+pub(crate) struct Fiber {
+    place: Box<Place>,
+}
+
+impl Fiber {
+    /// A fiber that starts `body` at the first switch to it. `index` picks the stack's place in a page.
+    pub(crate) fn new(index: usize, body: Body) -> io::Result<Self> {
+        let coroutine = Coroutine::with_stack(ColouredStack::new(index)?, move |suspender: &Yielder<(), ()>, ()| {
+            STARTED.set(suspender);
+            body()
+        });
+        Ok(Self { place: Box::new(Place { coroutine: Some(coroutine), suspender: ptr::null() }) })
+    }
+
+    /// Where the fiber stands.
+    pub(crate) fn place(&mut self) -> *mut Place {
+        &raw mut *self.place
+    }
+}
+
+impl Drop for Fiber {
+    fn drop(&mut self) {
+        if let Some(coroutine) = &mut self.place.coroutine {
+            // SAFETY: the frames on the stack own nothing: see `Body`.
+            unsafe { coroutine.force_reset() };
+        }
+    }
+}
+
+/// Leaves the running stack, whose place is kept in `from`, for the one that stands at `to`. Returns when somebody switches back.
+///
+/// # Safety
+/// `to` holds the place of a stack of this OS thread that is not running, and both stacks live on.
+pub(crate) unsafe fn switch(from: *mut Place, to: *mut Place) {
+    NEXT.set(to);
+    // SAFETY: by this function's contract; a place is borrowed by no one else while its stack does not run, and of the running one only
+    // the suspender is touched.
+    unsafe {
+        if (*from).coroutine.is_some() {
+            if (*from).suspender.is_null() {
+                (*from).suspender = STARTED.get();
+            }
+            (*(*from).suspender).suspend(());
+            return;
+        }
+        while NEXT.get() != from {
+            match &mut (*NEXT.get()).coroutine {
+                Some(coroutine) => _ = coroutine.resume(()),
+                None => return,
+            }
+        }
+    }
+}

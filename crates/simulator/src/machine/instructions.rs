@@ -1,0 +1,378 @@
+//! The instructions that kernels call: the functions of `kernels/simulator.h`.
+//!
+//! Each may switch to another thread of the block, and none returns once the block has faulted. All of them have one contract: they are
+//! called by a kernel that [`super::run`] runs, and pointers to registers are valid for what the instruction reads or writes. Addresses
+//! in shared and global memory are checked.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use super::block::{self, Block};
+use super::collective::{self, BUTTERFLY, MATRIX_ROW_BYTES};
+use super::copies::PendingCopy;
+use super::memory::SHARED_BASE;
+use super::mma::MAXIMUM_TILES;
+use super::thread::ThreadIdentity;
+use super::turn::{Participant, raise, suspend};
+use super::warp::{Arrival, Deposit, FULL_MASK, Operation};
+use super::{barrier, fault};
+use crate::fault::{Access, Reason};
+
+pub use super::atomics::{
+    gridpoint_atomic_add, gridpoint_atomic_add64, gridpoint_atomic_exchange, gridpoint_atomic_max, gridpoint_fence,
+};
+
+/// Identity of the running thread; valid while the thread lives.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_thread() -> *const ThreadIdentity {
+    // SAFETY: a fiber runs, so there is a current block and thread.
+    unsafe { &raw const (*(*block::current()).current).identity }
+}
+
+/// Host address of `bytes` bytes of the block's shared memory.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_shared(address: u32, bytes: u32, alignment: u32) -> *mut c_void {
+    // SAFETY: a fiber runs, so there is a current block.
+    unsafe { shared(block::current(), Access::Read, address, bytes, alignment).cast() }
+}
+
+/// `cvta.to.shared`: the shared address of a host address inside the block's shared memory, or of its end.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_shared_address(pointer: *const c_void) -> u32 {
+    // SAFETY: a fiber runs, so there is a current block.
+    unsafe {
+        let block = block::current();
+        match (*block).shared.address(pointer as usize) {
+            Some(address) => address,
+            None => raise(block, fault::not_shared(pointer as usize)),
+        }
+    }
+}
+
+/// First shared address of the dynamic shared memory.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_shared_base() -> u32 {
+    SHARED_BASE
+}
+
+/// Checks an access to global memory. `access` is 0 for a read; anything else is a write.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_global(pointer: *const c_void, bytes: u32, alignment: u32, access: u32) {
+    // SAFETY: a fiber runs, so there is a current block.
+    unsafe { global(block::current(), pointer as usize, bytes, alignment, access) }
+}
+
+/// `bar.sync id, threads` (PTX ISA 9.7.13.1); 0 threads are all of the block.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_barrier(id: u32, threads: u32) {
+    // SAFETY: a fiber runs, so the participant is valid; borrows of block and warp end before each switch.
+    unsafe {
+        let me = Participant::running();
+        let (block, warp) = (me.block, me.warp);
+        let threads = match barrier::count(id, threads, (*block).block_threads) {
+            Ok(threads) => threads,
+            Err(reason) => raise(block, *reason),
+        };
+        let mask = (*warp).exists;
+        match (*warp).arrive(me.lane, Operation::barrier(id, threads), mask, Deposit::default()) {
+            Ok(Arrival::Waits) => suspend(block),
+            Ok(Arrival::Last) => match (&mut (*block).barriers)[id as usize].arrive(id, (*me.thread).warp, threads) {
+                Ok(None) => {
+                    (*warp).ready = 0;
+                    (*warp).barrier = Some(id);
+                    suspend(block);
+                }
+                Ok(Some(warps)) => {
+                    (*block).release(warps);
+                    (*block).progress();
+                    me.maybe_switch(2);
+                }
+                Err(reason) => raise(block, reason),
+            },
+            Err(reason) => raise(block, *reason),
+        }
+    }
+}
+
+/// `bar.warp.sync` (PTX ISA 9.7.13.2).
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_warp_sync(mask: u32) {
+    // SAFETY: a fiber runs; the deposit is empty.
+    unsafe { Participant::running().meet(Operation::WARP_SYNC, mask, Deposit::default(), |_, _| Ok(())) }
+}
+
+/// `shfl.sync` (PTX ISA 9.7.9.6): mode 0 idx, 1 up, 2 down, 3 bfly.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_shuffle(mode: u32, mask: u32, value: u32, operand: u32) -> u32 {
+    // SAFETY: a fiber runs; a shuffle uses no pointers. The result stays until this lane's next collective instruction.
+    unsafe {
+        let me = Participant::running();
+        if mode > BUTTERFLY {
+            raise(me.block, fault::operand("shuffle mode", mode, "0 to 3"));
+        }
+        let deposit = Deposit { value, operand, ..Deposit::default() };
+        me.meet(Operation::shuffle(mode), mask, deposit, |_, warp| collective::shuffle(warp, mode, mask));
+        (&(*me.warp).results)[me.lane as usize]
+    }
+}
+
+/// `vote.sync.ballot` (PTX ISA 9.7.13.9).
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_ballot(mask: u32, predicate: u32) -> u32 {
+    // SAFETY: as in `gridpoint_shuffle`.
+    unsafe {
+        let me = Participant::running();
+        let deposit = Deposit { value: predicate, ..Deposit::default() };
+        me.meet(Operation::BALLOT, mask, deposit, |_, warp| {
+            collective::ballot(warp, mask);
+            Ok(())
+        });
+        (&(*me.warp).results)[me.lane as usize]
+    }
+}
+
+/// `ldmatrix` (PTX ISA 9.7.14.5.15). Lanes from `8 * count` on may give any address.
+///
+/// # Safety
+/// The module's contract: `registers` is valid for `count` words.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_ldmatrix(registers: *mut u32, count: u32, transposed: u32, address: u32) {
+    // SAFETY: a fiber runs; the deposits hold registers by the module's contract and checked rows of shared memory.
+    unsafe {
+        let me = Participant::running();
+        if !matches!(count, 1 | 2 | 4) {
+            raise(me.block, fault::operand("ldmatrix count", count, "1, 2 or 4"));
+        }
+        let row = if me.lane < 8 * count {
+            shared(me.block, Access::Read, address, MATRIX_ROW_BYTES, MATRIX_ROW_BYTES) as usize
+        } else {
+            0
+        };
+        let deposit = Deposit { pointers: [registers as usize, row, 0], ..Deposit::default() };
+        me.meet(Operation::load_matrix(count, transposed != 0), FULL_MASK, deposit, |_, warp| {
+            collective::load_matrix(warp, count, transposed != 0);
+            Ok(())
+        });
+    }
+}
+
+/// `m_tiles * n_tiles` times `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32` (PTX ISA 9.7.14.5.14).
+///
+/// # Safety
+/// The module's contract: `d`, `a` and `b` are valid for `m_tiles * n_tiles * 4` floats, `m_tiles * 4` and `n_tiles * 2` words.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_mma_bf16(d: *mut f32, a: *const u32, b: *const u32, m_tiles: u32, n_tiles: u32) {
+    // SAFETY: a fiber runs; the deposits hold registers by the module's contract, and the number of tiles was checked.
+    unsafe {
+        let me = Participant::running();
+        if !(1..=u64::from(MAXIMUM_TILES)).contains(&(u64::from(m_tiles) * u64::from(n_tiles))) {
+            raise(me.block, fault::tiles(m_tiles, n_tiles));
+        }
+        let deposit = Deposit { pointers: [d as usize, a as usize, b as usize], ..Deposit::default() };
+        me.meet(Operation::multiply(m_tiles, n_tiles), FULL_MASK, deposit, |block, warp| {
+            (block.multiply)(&mut block.panels, &warp.deposits, m_tiles as usize, n_tiles as usize);
+            Ok(())
+        });
+    }
+}
+
+/// `cp.async` (PTX ISA 9.7.9.25.3.1): checked now, done at the wait that covers it.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_cp_async(address: u32, source: *const c_void, bytes: u32, source_bytes: u32) {
+    // SAFETY: a fiber runs. The copy's addresses are checked here; shared memory stays for the block's time and the launch's snapshot
+    // names memory that stays for the launch's time.
+    unsafe {
+        let block = block::current();
+        if !matches!(bytes, 4 | 8 | 16) {
+            raise(block, fault::operand("cp.async size", bytes, "4, 8 or 16"));
+        }
+        if source_bytes > bytes {
+            raise(block, fault::operand("cp.async source size", source_bytes, "at most the size"));
+        }
+        let target = shared(block, Access::Write, address, bytes, bytes);
+        if source_bytes != 0 {
+            global(block, source as usize, source_bytes, bytes, 0);
+        }
+        let copy = PendingCopy { target, source: source.cast(), bytes: bytes as u8, source_bytes: source_bytes as u8 };
+        (*(*block).current).copies.issue(copy);
+    }
+}
+
+/// `cp.async.commit_group` (PTX ISA 9.7.9.25.3.2).
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_cp_async_commit() {
+    // SAFETY: a fiber runs.
+    unsafe { (*(*block::current()).current).copies.commit() }
+}
+
+/// `cp.async.wait_group pending` (PTX ISA 9.7.9.25.3.3).
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_cp_async_wait(pending: u32) {
+    // SAFETY: a fiber runs, and no borrow lives when it switches.
+    unsafe {
+        let me = Participant::running();
+        (*me.thread).copies.wait(pending);
+        me.maybe_switch(4);
+    }
+}
+
+/// `griddepcontrol.wait` (PTX ISA 9.7.13.13): launches do not overlap here, so there is nothing to wait for.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_grid_dependency_wait() {}
+
+/// `griddepcontrol.launch_dependents` (PTX ISA 9.7.13.13): launches do not overlap here.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_grid_launch_dependents() {}
+
+/// Gives the block's other threads a turn.
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_yield() {
+    // SAFETY: a fiber runs.
+    unsafe { Participant::running().give_turn(1) }
+}
+
+/// Ends the launch: a contract of the kernel was broken.
+///
+/// # Safety
+/// The module's contract: `reason` is null or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_fault(reason: *const c_char) {
+    // SAFETY: a fiber runs, and `reason` is a string by the module's contract.
+    unsafe {
+        let words =
+            if reason.is_null() { String::new() } else { CStr::from_ptr(reason).to_string_lossy().into_owned() };
+        raise(block::current(), Reason::Contract { words })
+    }
+}
+
+/// Makes the linker take the instructions along with the machine, wherever the kernels' archive stands on its command line.
+pub(super) fn keep() {
+    /// An address that nobody calls through.
+    #[repr(transparent)]
+    struct Kept(*const ());
+    // SAFETY: nothing is done with the pointer.
+    unsafe impl Sync for Kept {}
+    #[used]
+    static INSTRUCTIONS: [Kept; 23] = [
+        Kept(gridpoint_thread as *const ()),
+        Kept(gridpoint_shared as *const ()),
+        Kept(gridpoint_shared_address as *const ()),
+        Kept(gridpoint_shared_base as *const ()),
+        Kept(gridpoint_global as *const ()),
+        Kept(gridpoint_barrier as *const ()),
+        Kept(gridpoint_warp_sync as *const ()),
+        Kept(gridpoint_shuffle as *const ()),
+        Kept(gridpoint_ballot as *const ()),
+        Kept(gridpoint_ldmatrix as *const ()),
+        Kept(gridpoint_mma_bf16 as *const ()),
+        Kept(gridpoint_cp_async as *const ()),
+        Kept(gridpoint_cp_async_commit as *const ()),
+        Kept(gridpoint_cp_async_wait as *const ()),
+        Kept(gridpoint_atomic_add as *const ()),
+        Kept(gridpoint_atomic_add64 as *const ()),
+        Kept(gridpoint_atomic_max as *const ()),
+        Kept(gridpoint_atomic_exchange as *const ()),
+        Kept(gridpoint_fence as *const ()),
+        Kept(gridpoint_grid_dependency_wait as *const ()),
+        Kept(gridpoint_grid_launch_dependents as *const ()),
+        Kept(gridpoint_yield as *const ()),
+        Kept(gridpoint_fault as *const ()),
+    ];
+    std::hint::black_box(&INSTRUCTIONS);
+}
+
+/// A checked shared address.
+///
+/// # Safety
+/// Called by a fiber of `block`, and no borrow of the block lives.
+#[inline(always)]
+pub(super) unsafe fn shared(block: *mut Block, access: Access, address: u32, bytes: u32, alignment: u32) -> *mut u8 {
+    // SAFETY: by this function's contract.
+    unsafe {
+        match (*block).shared.find(address, bytes, alignment) {
+            Some(pointer) => pointer,
+            None => refuse_shared(block, access, address, bytes, alignment),
+        }
+    }
+}
+
+/// # Safety
+/// As [`shared`].
+#[cold]
+unsafe fn refuse_shared(block: *mut Block, access: Access, address: u32, bytes: u32, alignment: u32) -> ! {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let reason = (*block).shared.refusal(access, address, bytes, alignment);
+        raise(block, reason)
+    }
+}
+
+/// Checks a global address.
+///
+/// # Safety
+/// As [`shared`].
+#[inline(always)]
+pub(super) unsafe fn global(block: *mut Block, address: usize, bytes: u32, alignment: u32, access: u32) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if !(*block).global.allows(address, bytes, alignment) {
+            refuse_global(block, address, bytes, alignment, access);
+        }
+    }
+}
+
+/// # Safety
+/// As [`shared`].
+#[cold]
+unsafe fn refuse_global(block: *mut Block, address: usize, bytes: u32, alignment: u32, access: u32) -> ! {
+    let access = if access == 0 { Access::Read } else { Access::Write };
+    // SAFETY: by this function's contract.
+    unsafe {
+        let reason = (*block).global.refusal(access, address, bytes, alignment);
+        raise(block, reason)
+    }
+}

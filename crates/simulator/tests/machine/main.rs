@@ -1,0 +1,8 @@
+//! The machine: every instruction against a plain reference, every fault, and every schedule.
+
+mod identity;
+mod matrices;
+mod memory;
+mod speed;
+mod support;
+mod synchronisation;
