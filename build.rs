@@ -48,9 +48,10 @@ fn build() -> Result<(), String> {
     println!("cargo::rustc-check-cfg=cfg(have_kernels)");
     println!("cargo::rustc-check-cfg=cfg(bindings_regenerated)");
 
+    let architectures = nvcc::architectures()?;
     let sources = sources::Sources::read("kernels")?;
     bindings::build(&out)?;
     host::build(&sources, &out)?;
-    let images = nvcc::build(&sources, &out)?;
+    let images = nvcc::build(&sources, &architectures, &out)?;
     table::write(&sources, images.as_ref(), &out)
 }

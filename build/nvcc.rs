@@ -33,21 +33,25 @@ pub(crate) fn is_set(name: &str) -> bool {
     env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
+/// What `CUDA_COMPUTE_CAP` asks for, or the default.
+pub(crate) fn architectures() -> Result<Vec<Architecture>, String> {
+    println!("cargo::rerun-if-env-changed=CUDA_COMPUTE_CAP");
+    let list = env::var("CUDA_COMPUTE_CAP").unwrap_or_default();
+    architectures::parse(if list.trim().is_empty() { architectures::DEFAULT } else { &list })
+}
+
 /// Compiles every module for every architecture. `None` without nvcc or without the feature `cuda`; cargo's user is told.
-pub(crate) fn build(sources: &Sources, out: &Path) -> Result<Option<Images>, String> {
-    for name in TOOLKIT_VARIABLES.iter().chain(&["NVCC", "NVCC_CCBIN", "CUDA_COMPUTE_CAP", "GRIDPOINT_REQUIRE_NVCC"]) {
+pub(crate) fn build(sources: &Sources, architectures: &[Architecture], out: &Path) -> Result<Option<Images>, String> {
+    for name in TOOLKIT_VARIABLES.iter().chain(&["NVCC", "NVCC_CCBIN", "GRIDPOINT_REQUIRE_NVCC"]) {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    let list = env::var("CUDA_COMPUTE_CAP").unwrap_or_default();
-    let list = if list.trim().is_empty() { architectures::DEFAULT } else { &list };
-    let architectures = architectures::parse(list)?;
-
     let reason = if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         "the feature `cuda` is off"
     } else if let Some(nvcc) = find()? {
         println!("cargo::rerun-if-changed={}", nvcc.path.display());
         println!("cargo::rustc-cfg=have_kernels");
-        let files = compile_all(&nvcc, &architectures, sources, out)?;
+        refuse_unknown(&nvcc, architectures)?;
+        let files = compile_all(&nvcc, architectures, sources, out)?;
         let architectures = architectures.iter().flat_map(Architecture::images).collect();
         return Ok(Some(Images { version: nvcc.version, architectures, files }));
     } else {
@@ -95,6 +99,23 @@ fn version(nvcc: &Path) -> Result<String, String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.lines().find_map(|line| line.rsplit_once(", V")).map(|(_, version)| version.trim().to_owned());
     version.filter(|_| output.status.success()).ok_or_else(|| "does not answer `--version` as nvcc does".to_owned())
+}
+
+/// Fails when an architecture is not among those that nvcc lists; an nvcc without the list is asked by compiling.
+fn refuse_unknown(nvcc: &Nvcc, architectures: &[Architecture]) -> Result<(), String> {
+    let Ok(output) = Command::new(&nvcc.path).arg("--list-gpu-arch").output() else { return Ok(()) };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let known: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("compute_")).collect();
+    let unknown = |architecture: &&Architecture| !known.contains(&architecture.name.trim_end_matches(['a', 'f']));
+    match architectures.iter().find(unknown) {
+        Some(architecture) if !known.is_empty() => Err(format!(
+            "`CUDA_COMPUTE_CAP` names `{}`, which nvcc {} does not compile for; it takes {}",
+            architecture.name,
+            nvcc.version,
+            known.join(", ")
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Compiles as many modules at a time as cargo grants jobs. The first failure in the modules' order is returned.

@@ -132,6 +132,7 @@ GRIDPOINT_DEVICE uint64_t block_maximum(SampleShared& memory, uint64_t rank) {
     for (uint32_t warp = 0; warp < kWarps; ++warp) rank = maximum_rank(rank, memory.thread_ranks[warp * kWarpThreads + lane_index()]);
     memory.lane_values[lane_index()] = rank;
     warp_barrier();
+    // Eight at a time here and below: all 32 values in registers at once would spill on sm_120.
     GRIDPOINT_UNROLL_8
     for (uint32_t lane = 0; lane < kWarpThreads; ++lane) rank = maximum_rank(rank, memory.lane_values[lane]);
     if (lane_index() == 0) memory.rank = rank;

@@ -1,0 +1,287 @@
+//! kernels/norm.cu against float64, and its bits against themselves: alone, in a batch, padded, on any grid.
+
+use gridpoint_runtime::parameters::{
+    GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_NORM_THREADS, GRIDPOINT_ROWS_LOGITS, GRIDPOINT_ROWS_TOKENS, LogitRow,
+    NormParameters,
+};
+use half::bf16;
+
+use super::fixture::{Random, step_block};
+use crate::support::{Case, TestDevice};
+
+const POISON: u16 = 0xffff;
+const EPSILON: f32 = 1e-5;
+
+/// (rows, width): narrow, odd, the shipped models', the limits between register-held and re-read vectors and of one warp a row.
+const SHAPES: [(usize, usize); 11] = [
+    (1, 8),
+    (19, 24),
+    (37, 192),
+    (9, 1016),
+    (10, 1024),
+    (11, 1032),
+    (3, 2048),
+    (5, 4104),
+    (2, 8192),
+    (3, 8200),
+    (1, 65536),
+];
+
+/// The cases of these kernels.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, run| Case { name, run };
+    vec![
+        case("norm/matches_float64", matches_float64 as fn(&TestDevice)),
+        case("norm/rows_do_not_depend_on_batch_padding_or_grid", rows_do_not_depend_on_batch_padding_or_grid),
+        case("norm/logit_rows_are_gathered", logit_rows_are_gathered),
+        case("norm/sum_may_replace_its_input", sum_may_replace_its_input),
+        case("norm/extremes_stay_in_their_rows", extremes_stay_in_their_rows),
+    ]
+}
+
+/// Inputs of one run, [rows, width] each.
+#[derive(Clone)]
+struct Inputs {
+    width: usize,
+    input: Vec<u16>,
+    addend: Option<Vec<u16>>,
+    weight: Vec<u16>,
+}
+
+/// What one run leaves behind.
+#[derive(PartialEq)]
+struct Outputs {
+    output: Vec<u16>,
+    sum: Vec<u16>,
+}
+
+fn rounded(values: impl Iterator<Item = f64>) -> Vec<u16> {
+    values.map(|value| bf16::from_f64(value).to_bits()).collect()
+}
+
+fn value(bits: u16) -> f64 {
+    bf16::from_bits(bits).to_f64()
+}
+
+impl Inputs {
+    fn random(random: &mut Random, rows: usize, width: usize, add: bool) -> Self {
+        // Rows of different magnitude.
+        let matrix = |random: &mut Random| {
+            let mut values = Vec::with_capacity(rows * width);
+            for _ in 0..rows {
+                let scale = (4.0 * random.uniform() - 2.0).exp2();
+                values.extend(rounded((0..width).map(|_| scale * random.normal())));
+            }
+            values
+        };
+        let input = matrix(random);
+        let addend = add.then(|| matrix(random));
+        let weight = rounded((0..width).map(|_| 1.0 + 0.3 * random.normal()));
+        Self { width, input, addend, weight }
+    }
+
+    fn rows(&self) -> usize {
+        self.input.len() / self.width
+    }
+
+    /// Only row `row`.
+    fn only(&self, row: usize) -> Self {
+        let cut = |values: &Vec<u16>| values[row * self.width..][..self.width].to_vec();
+        Self {
+            width: self.width,
+            input: cut(&self.input),
+            addend: self.addend.as_ref().map(cut),
+            weight: self.weight.clone(),
+        }
+    }
+
+    /// Runs over all rows, or over `gathered` ones; `slack` poisoned rows follow in every buffer.
+    fn run(
+        &self,
+        device: &TestDevice,
+        gathered: Option<&[usize]>,
+        slack: usize,
+        blocks: u32,
+        in_place: bool,
+    ) -> Outputs {
+        let rows = self.rows();
+        let output_rows = gathered.map_or(rows, <[usize]>::len);
+        let logit_rows: Vec<LogitRow> = gathered
+            .unwrap_or_default()
+            .iter()
+            .map(|&row| LogitRow { token_row: row as i32, ..LogitRow::default() })
+            .collect();
+        let step = device.upload(&step_block(&vec![0; rows], &logit_rows, slack, 0));
+        let padded = |values: &[u16]| {
+            let mut values = values.to_vec();
+            values.resize(values.len() + slack * self.width, POISON);
+            device.upload(&values)
+        };
+        let input = padded(&self.input);
+        let addend = self.addend.as_ref().map(|addend| padded(addend));
+        let weight = device.upload(&self.weight);
+        let sum = device.poisoned::<u16>((rows + slack) * self.width);
+        let output = device.poisoned::<u16>((output_rows + slack) * self.width);
+        let sum_used = if in_place { &input } else { &sum };
+        let parameters = NormParameters {
+            step: step.as_ptr().cast(),
+            input: input.as_ptr(),
+            addend: addend.as_ref().map_or(std::ptr::null(), |addend| addend.as_ptr()),
+            weight: weight.as_ptr(),
+            sum: if addend.is_some() { sum_used.as_mut_ptr() } else { std::ptr::null_mut() },
+            output: output.as_mut_ptr(),
+            epsilon: EPSILON,
+            width: self.width as u32,
+            rows: if gathered.is_some() { GRIDPOINT_ROWS_LOGITS } else { GRIDPOINT_ROWS_TOKENS },
+            reserved: 0,
+        };
+        let name = if addend.is_some() { "rms_norm_add" } else { "rms_norm" };
+        device.launch(name, blocks, GRIDPOINT_NORM_THREADS, GRIDPOINT_NORM_SHARED_BYTES, &parameters).expect(name);
+        Outputs { output: device.download(&output), sum: device.download(sum_used) }
+    }
+
+    /// The vector that row `row` normalises: bf16 of input + addend.
+    fn summed(&self, row: usize) -> Vec<u16> {
+        let range = row * self.width..(row + 1) * self.width;
+        match &self.addend {
+            None => self.input[range].to_vec(),
+            Some(addend) => range
+                .map(|i| {
+                    bf16::from_f32(bf16::from_bits(self.input[i]).to_f32() + bf16::from_bits(addend[i]).to_f32())
+                        .to_bits()
+                })
+                .collect(),
+        }
+    }
+
+    /// Row `row` of the output in float64.
+    fn reference(&self, row: usize) -> Vec<f64> {
+        let x: Vec<f64> = self.summed(row).into_iter().map(value).collect();
+        let mean = x.iter().map(|x| x * x).sum::<f64>() / self.width as f64;
+        let scale = 1.0 / (mean + f64::from(EPSILON)).sqrt();
+        x.iter().zip(&self.weight).map(|(x, &weight)| x * scale * value(weight)).collect()
+    }
+
+    /// One rounding to bf16 is at most 2^-8 of the value; float32 adds a few 2^-24.
+    fn assert_row(&self, found: &[u16], row: usize, what: &str) {
+        for (column, (&found, expected)) in found.iter().zip(self.reference(row)).enumerate() {
+            let tolerance = expected.abs() * (1.0 / 256.0 + 2e-6) + 1e-38;
+            let difference = (value(found) - expected).abs();
+            assert!(
+                difference <= tolerance,
+                "{what}: row {row}, column {column}: {} instead of {expected}",
+                value(found)
+            );
+        }
+    }
+}
+
+fn assert_poison(values: &[u16], from: usize, what: &str) {
+    let wrong = values.iter().skip(from).position(|&value| value != POISON);
+    assert_eq!(wrong, None, "{what}: an element was written behind the last real row");
+}
+
+fn matches_float64(device: &TestDevice) {
+    let mut random = Random(2);
+    for (rows, width) in SHAPES {
+        for add in [false, true] {
+            let inputs = Inputs::random(&mut random, rows, width, add);
+            let what = format!("[{rows}, {width}], add {add}");
+            let found = inputs.run(device, None, 2, 2, false);
+            for row in 0..rows {
+                inputs.assert_row(&found.output[row * width..][..width], row, &what);
+                if add {
+                    let expected = inputs.summed(row);
+                    let wrong = (0..width).find(|&column| found.sum[row * width + column] != expected[column]);
+                    assert_eq!(wrong, None, "{what}: first wrong column of the sum in row {row}");
+                }
+            }
+            assert_poison(&found.output, rows * width, &what);
+            assert_poison(&found.sum, if add { rows * width } else { 0 }, &what);
+        }
+    }
+}
+
+fn rows_do_not_depend_on_batch_padding_or_grid(device: &TestDevice) {
+    let mut random = Random(3);
+    for (rows, width) in SHAPES {
+        for add in [false, true] {
+            let inputs = Inputs::random(&mut random, rows, width, add);
+            let what = format!("[{rows}, {width}], add {add}");
+            let exact = inputs.run(device, None, 0, 1, false);
+            for (slack, blocks) in [(5, 1), (0, 3), (1, 20)] {
+                let other = inputs.run(device, None, slack, blocks, false);
+                assert!(other.output[..rows * width] == exact.output, "{what}: {slack} padded rows, {blocks} blocks");
+                assert!(
+                    !add || other.sum[..rows * width] == exact.sum,
+                    "{what}: {slack} padded rows, {blocks} blocks: sum"
+                );
+            }
+            for row in [rows / 2, rows - 1] {
+                let alone = inputs.only(row).run(device, None, 0, 1, false);
+                assert!(alone.output == exact.output[row * width..][..width], "{what}: row {row} alone");
+            }
+        }
+    }
+}
+
+fn logit_rows_are_gathered(device: &TestDevice) {
+    let mut random = Random(4);
+    for (rows, width) in [(40, 192), (6, 1032)] {
+        for add in [false, true] {
+            let inputs = Inputs::random(&mut random, rows, width, add);
+            let gathered = [rows - 1, 0, 3, 3, rows / 2];
+            let what = format!("gathered from [{rows}, {width}], add {add}");
+            let all = inputs.run(device, None, 0, 1, false);
+            let found = inputs.run(device, Some(&gathered), 3, 2, false);
+            for (r, &row) in gathered.iter().enumerate() {
+                assert!(
+                    found.output[r * width..][..width] == all.output[row * width..][..width],
+                    "{what}: logit row {r}"
+                );
+                assert!(
+                    !add || found.sum[row * width..][..width] == all.sum[row * width..][..width],
+                    "{what}: sum of row {row}"
+                );
+            }
+            assert_poison(&found.output, gathered.len() * width, &what);
+            assert!(
+                found.sum[width..2 * width].iter().all(|&value| value == POISON),
+                "{what}: a row that is not gathered was summed"
+            );
+        }
+    }
+}
+
+fn sum_may_replace_its_input(device: &TestDevice) {
+    let mut random = Random(5);
+    for (rows, width) in [(13, 192), (2, 2048), (2, 8200)] {
+        let inputs = Inputs::random(&mut random, rows, width, true);
+        let apart = inputs.run(device, None, 0, 2, false);
+        let in_place = inputs.run(device, None, 0, 2, true);
+        assert!(apart == in_place, "[{rows}, {width}]");
+    }
+}
+
+fn extremes_stay_in_their_rows(device: &TestDevice) {
+    let mut random = Random(6);
+    let width = 200;
+    let mut inputs = Inputs::random(&mut random, 7, width, false);
+    let row = |inputs: &mut Inputs, row: usize, with: &mut dyn FnMut() -> f64| {
+        let values = rounded((0..width).map(|_| with()));
+        inputs.input[row * width..][..width].copy_from_slice(&values);
+    };
+    row(&mut inputs, 1, &mut || 0.0);
+    row(&mut inputs, 2, &mut || f64::NAN);
+    row(&mut inputs, 3, &mut || 1e18 * random.normal());
+    row(&mut inputs, 4, &mut || 1e-20 * random.normal());
+    row(&mut inputs, 5, &mut || f64::INFINITY);
+    let found = inputs.run(device, None, 1, 1, false);
+    for row in [0, 1, 3, 4, 6] {
+        inputs.assert_row(&found.output[row * width..][..width], row, "extremes");
+    }
+    for row in [2, 5] {
+        let hidden = found.output[row * width..][..width].iter().position(|&bits| !value(bits).is_nan());
+        assert_eq!(hidden, None, "row {row} hides a NaN or an infinity");
+    }
+}
