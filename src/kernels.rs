@@ -35,7 +35,7 @@ pub fn toolkit() -> Option<i32> {
 
 /// What a GPU's driver loads. The images are empty without nvcc; opening a device with them then says so.
 pub fn images() -> Images {
-    let image = |module: &KernelModule| Image { module: module.name.to_owned(), bytes: module.image.to_vec() };
+    let image = |module: &KernelModule| Image { module: module.name.to_owned(), bytes: module.image.into() };
     Images {
         modules: modules().iter().map(image).collect(),
         toolkit: toolkit(),
@@ -52,7 +52,7 @@ pub fn host_modules() -> Vec<&'static HostModule> {
 pub fn simulated_images() -> Images {
     let image = |module: &KernelModule| Image {
         module: module.name.to_owned(),
-        bytes: gridpoint_simulator::image(module.name),
+        bytes: gridpoint_simulator::image(module.name).into(),
     };
     Images {
         modules: modules().iter().map(image).collect(),

@@ -164,11 +164,8 @@ impl GraphSet {
     /// Records every point of `plan` and captures none: every step is launched kernel by kernel.
     #[must_use]
     pub fn without_graphs(plan: &Plan, mut record: impl FnMut(GridPoint) -> Recorded) -> Self {
-        let executables: Vec<Executable> = plan
-            .points()
-            .iter()
-            .map(|&point| Executable { launches: record(point).launches, graph: None })
-            .collect();
+        let executables: Vec<Executable> =
+            plan.points().iter().map(|&point| Executable { launches: record(point).launches, graph: None }).collect();
         Self {
             matcher: Matcher::new(plan.points()),
             points: plan.points().to_vec(),

@@ -1,5 +1,6 @@
 //! The device: primary context, loaded kernel modules, properties.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use crate::{Kernel, Parameters, RuntimeError};
 pub struct Image {
     /// Name of the module: the stem of its .cu file.
     pub module: String,
-    /// The image; empty where it was not built.
-    pub bytes: Vec<u8>,
+    /// The image, at a multiple of 8; empty where it was not built.
+    pub bytes: Cow<'static, [u8]>,
 }
 
 /// All images, and what they were built with.
