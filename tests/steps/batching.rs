@@ -112,7 +112,10 @@ fn tokens_do_not_depend_on_company(device: &TestDevice) {
             assert_eq!(found.tokens, expected.tokens, "{batching:?}, request {index}: tokens");
             for (position, (found, expected)) in found.logprobs.iter().zip(&expected.logprobs).enumerate() {
                 let (one, other) = (f32::from_bits(*found), f32::from_bits(*expected));
-                assert_eq!(found, expected, "{batching:?}, request {index}, log-probability {position}: {one}, {other}");
+                assert_eq!(
+                    found, expected,
+                    "{batching:?}, request {index}, log-probability {position}: {one}, {other}"
+                );
             }
         }
     }

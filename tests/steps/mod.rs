@@ -2,12 +2,14 @@
 
 mod batching;
 mod models;
+mod reference;
 mod replay;
 mod rig;
+mod shapes;
 
 use crate::support::Case;
 
 /// All cases of whole steps.
 pub(crate) fn all() -> Vec<Case> {
-    [models::cases(), replay::cases(), batching::cases()].concat()
+    [models::cases(), replay::cases(), batching::cases(), reference::cases(), shapes::cases()].concat()
 }

@@ -41,7 +41,8 @@ fn engine(device: &TestDevice, folder: &Folder, max_requests: u32, max_tokens: u
     let limits = Limits { max_requests, max_tokens, ..Limits::default() };
     let policy = Policy { token_ceiling: gridpoint_plan::TokenCeiling::new(true, None), ..Policy::default() };
     let plan = plan(&limits, &policy).expect("a plan");
-    let options = EngineOptions { max_requests, max_tokens, kv_pages: Some(max_requests * 16 + 1), ..EngineOptions::default() };
+    let options =
+        EngineOptions { max_requests, max_tokens, kv_pages: Some(max_requests * 16 + 1), ..EngineOptions::default() };
     Engine::new(device.device(), &folder.config, &folder.weights(), &plan, &options, |_| {}).expect("an engine")
 }
 
@@ -80,7 +81,12 @@ fn random_model(device: &TestDevice, path: &str) {
 
         while engine.step().expect("the step runs").is_some() {}
         let finished = engine.take(id).expect("a result");
-        assert_greedy(&finished.tokens, case, TIMES_BFLOAT16 * case["bf16_last_logit_max_err"].as_f64().expect("a number"), &what);
+        assert_greedy(
+            &finished.tokens,
+            case,
+            TIMES_BFLOAT16 * case["bf16_last_logit_max_err"].as_f64().expect("a number"),
+            &what,
+        );
         let logprobs = finished.logprobs.expect("they were asked for");
         assert_eq!(logprobs.prompt.len(), prompt.len(), "{what}");
         assert_eq!(logprobs.prompt[0], None, "{what}");
@@ -91,7 +97,11 @@ fn random_model(device: &TestDevice, path: &str) {
         let errors: Vec<f64> = found.iter().zip(&recorded).map(|(found, one)| (found - one).abs()).collect();
         let greatest = TIMES_BFLOAT16 * case["bf16_prompt_logprob_max_err"].as_f64().expect("a number");
         for (position, error) in errors.iter().enumerate() {
-            assert!(*error <= greatest, "{what}: log-probability of token {}: error {error}, {greatest} allowed", position + 1);
+            assert!(
+                *error <= greatest,
+                "{what}: log-probability of token {}: error {error}, {greatest} allowed",
+                position + 1
+            );
         }
         let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
         let allowed = TIMES_BFLOAT16 * case["bf16_prompt_logprob_mean_err"].as_f64().expect("a number");
@@ -124,7 +134,10 @@ fn shakespeare_greedy(device: &TestDevice) {
         streamed -= finished.tokens.len();
         assert_ne!(finished.reason, FinishReason::Failed);
         assert_greedy(&finished.tokens, case, SHAKESPEARE_MARGIN, &format!("{}", case["prompt"]));
-        assert_eq!(tokenizer.encode(case["prompt"].as_str().expect("a text")).expect("tokens"), ids(&case["prompt_ids"]));
+        assert_eq!(
+            tokenizer.encode(case["prompt"].as_str().expect("a text")).expect("tokens"),
+            ids(&case["prompt_ids"])
+        );
     }
     assert_eq!(streamed, 0, "tokens came as events that no result holds, or the other way round");
     assert_eq!(engine.totals().eager, 0, "every step is a replay");
@@ -160,5 +173,5 @@ fn shakespeare_perplexity(device: &TestDevice) {
     assert_eq!(logprobs.len() as u64, nll["tokens"].as_u64().expect("a number"));
     let mean = -logprobs.iter().map(|&one| f64::from(one)).sum::<f64>() / logprobs.len() as f64;
     let reference = nll["mean_nll_f32"].as_f64().expect("a number");
-    assert!((mean - reference).abs() <= 0.003, "mean NLL {mean}, reference {reference}");
+    approx::assert_abs_diff_eq!(mean, reference, epsilon = 0.003);
 }

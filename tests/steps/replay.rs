@@ -118,9 +118,12 @@ fn padded_equals_exact(device: &TestDevice) {
     let matcher = Matcher::new(plan.points());
     let largest = plan.points().iter().copied().max_by_key(|point| (point.tokens, point.requests())).expect("points");
     // What lies in every slot and in the cache's pages beforehand: a step of the largest point.
-    let filler = batch(StepShape { tokens: largest.tokens, prefills: largest.prefills, decodes: largest.decodes }, vocabulary);
+    let filler =
+        batch(StepShape { tokens: largest.tokens, prefills: largest.prefills, decodes: largest.decodes }, vocabulary);
     let mut checked = 0;
-    for text in ["1:0:1", "5:0:5", "9:0:9", "2:1:0", "3:1:2", "20:3:4", "30:1:0", "37:2:9", "50:5:5", "61:1:3", "90:9:2"] {
+    for text in
+        ["1:0:1", "5:0:5", "9:0:9", "2:1:0", "3:1:2", "20:3:4", "30:1:0", "37:2:9", "50:5:5", "61:1:3", "90:9:2"]
+    {
         let shape: StepShape = text.parse().expect("a shape");
         let rows = batch(shape, vocabulary);
         let own = GridPoint { tokens: shape.tokens, prefills: shape.prefills, decodes: shape.decodes };
@@ -132,7 +135,8 @@ fn padded_equals_exact(device: &TestDevice) {
             panic!("no point fits {shape}");
         };
         let fits = |point: &GridPoint| Matcher::new(&[*point]).find(shape, Matching::NonStrict).point().is_some();
-        let widest = (0..plan.len()).filter(|&index| fits(&plan.points()[index])).max_by_key(|&index| plan.points()[index]);
+        let widest =
+            (0..plan.len()).filter(|&index| fits(&plan.points()[index])).max_by_key(|&index| plan.points()[index]);
         for index in [Some(index), widest].into_iter().flatten() {
             let point = plan.points()[index];
             rig.spoil(&filler, largest);

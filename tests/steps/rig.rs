@@ -4,9 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use gridpoint_graph::{GraphSet, LogitRequest, Recorded, RequestKind, StepError, StepLayout, StepRing};
-use gridpoint_model::{
-    Capacity, Checkpoint, Kernels, KvCache, Model, ModelConfig, WeightStore, Weights, Workspace,
-};
+use gridpoint_model::{Capacity, Checkpoint, Kernels, KvCache, Model, ModelConfig, WeightStore, Weights, Workspace};
 use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::{Arena, ArenaLayout, Region, Stream};
 
@@ -107,18 +105,19 @@ impl Rig {
         };
         let weights = folder.weights();
         let mut layout = ArenaLayout::new();
-        let store = WeightStore::reserve(&mut layout, config, weights.plan(), sequence_length).expect("sizes are small");
+        let store =
+            WeightStore::reserve(&mut layout, config, weights.plan(), sequence_length).expect("sizes are small");
         let uploaded = Model::upload(device, config, &weights, &layout, &store).expect("the weights fit");
         let mut layout = ArenaLayout::new();
         let workspace = Workspace::reserve(&mut layout, config, capacity).expect("sizes are small");
         let point = GridPoint { tokens: capacity.tokens, prefills: capacity.requests, decodes: 0 };
-        let words = StepLayout::new(point, capacity.logit_rows, capacity.pages_per_sequence()).expect("a block").bytes() / 8;
+        let words =
+            StepLayout::new(point, capacity.logit_rows, capacity.pages_per_sequence()).expect("a block").bytes() / 8;
         let block = layout.reserve("step block", u64::from(words)).expect("sizes are small");
         let cache = KvCache::reserve(&mut layout, config, pages).expect("sizes are small");
         let arena = Arc::new(Arena::new(device, "the rig", &layout).expect("the memory is there"));
         let kernels = Kernels::load(device, config.head_dim).expect("the kernels are there");
-        let model =
-            Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache));
+        let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache));
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
         let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());

@@ -3,6 +3,8 @@
 //! A case knows nothing of the device it runs on: `tests/kernels.rs` hands it the simulated one, `tests/gpu.rs` a GPU.
 #![allow(dead_code, reason = "each test target uses some of it")]
 
+pub(crate) mod random;
+
 use std::any::Any;
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
