@@ -11,7 +11,7 @@ use gridpoint_plan::{GridPoint, Limits, Matcher, Matching, Policy, Sizing, StepS
 fn main() -> Result<(), gridpoint_plan::PlanError> {
     let policy = |sizing| Policy { sizing, token_ceiling: TokenCeiling::AllPrefills, ..Policy::default() };
     for sizing in [Sizing::Exponential, Sizing::Linear] {
-        let plan = plan(&Limits::default(), &policy(sizing))?;
+        let plan = plan(&Limits::default(), &policy(sizing.clone()))?;
         let matcher = Matcher::new(plan.points());
         let steps = steps();
         let fast = time(&steps, 200, |step| matcher.find(step, Matching::NonStrict).point());

@@ -2,6 +2,9 @@
 
 use thiserror::Error;
 
+use crate::ratio::RatioError;
+use crate::sizing::Phase;
+
 /// Why limits and a policy make no plan.
 ///
 /// Everything that the reference planner rejects with an assertion is one of these, and so is what it would answer with a
@@ -58,6 +61,44 @@ pub enum PlanError {
         /// [`MAX_CANDIDATES`](crate::MAX_CANDIDATES).
         limit: u64,
     },
+    /// A list of token counts for nothing.
+    #[error("the list of token counts is empty; it must have at least one")]
+    EmptyList,
+    /// A token count of a list that no step can have.
+    #[error(
+        "the list of {phase} token counts has `{tokens}`; each must be from 1 to max_tokens, which is {max_tokens}"
+    )]
+    ListedTokensOutOfRange {
+        /// The list.
+        phase: Phase,
+        /// The token count.
+        tokens: u32,
+        /// [`Limits::max_tokens`](crate::Limits::max_tokens).
+        max_tokens: u32,
+    },
+    /// Every T must be a multiple of the tensor-parallel size, and lists are not rounded.
+    #[error(
+        "the list of {phase} token counts has `{tokens}`, which the tensor-parallel size {tensor_parallel} does not divide"
+    )]
+    ListedTokensNotAligned {
+        /// The list.
+        phase: Phase,
+        /// The token count.
+        tokens: u32,
+        /// [`Limits::tensor_parallel`](crate::Limits::tensor_parallel).
+        tensor_parallel: u32,
+    },
+    /// A list of P without any.
+    #[error("the list of the prefill axis is empty; it must have at least one P")]
+    EmptyPrefillAxis,
+    /// A P that no point can have.
+    #[error("the prefill axis has `{prefills}`; each P must be from 1 to max_requests, which is {max_requests}")]
+    PrefillsOutOfRange {
+        /// The P.
+        prefills: u32,
+        /// [`Limits::max_requests`](crate::Limits::max_requests).
+        max_requests: u32,
+    },
     /// A token count that alignment raised beyond the range of a point.
     #[error("an aligned token count is `{tokens}`; it can be at most {}", u32::MAX)]
     TokensOutOfRange {
@@ -105,8 +146,62 @@ pub enum InvalidPlan {
 
 /// A word that names no sizing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{word}` is not a sizing; it is `exponential` or `linear`")]
-pub struct ParseSizingError {
+#[non_exhaustive]
+pub enum ParseSizingError {
+    /// No law of that name.
+    #[error(
+        "`{word}` is not a sizing; it is `exponential`, `linear`, `hybrid`, `geometric:R`, `geometric:R/R`, `list:N,N` or \
+         `list:N,N/N,N`, of two parts the first for decodes"
+    )]
+    Unknown {
+        /// The word.
+        word: String,
+    },
+    /// A geometric sizing without a ratio.
+    #[error(transparent)]
+    Ratio(#[from] RatioError),
+    /// A list with something else than sizes.
+    #[error("`{entry}` is not a token count; it is a number from 1 to {}", u32::MAX)]
+    Size {
+        /// What stands in the list.
+        entry: String,
+    },
+    /// A list for neither phase.
+    #[error("the list of token counts is empty; it must have at least one")]
+    EmptyList,
+}
+
+/// A word that names no axis.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ParseAxisError {
+    /// No P axis of that name.
+    #[error("`{word}` is not a prefill axis; it is `auto`, `off`, `geometric:R` or `list:N,N`")]
+    UnknownPrefillAxis {
+        /// The word.
+        word: String,
+    },
+    /// No D axis of that name.
+    #[error("`{word}` is not a decode axis; it is `rest` or `geometric:R`")]
+    UnknownDecodeAxis {
+        /// The word.
+        word: String,
+    },
+    /// A geometric axis without a ratio.
+    #[error(transparent)]
+    Ratio(#[from] RatioError),
+    /// A list with something else than numbers of prefills.
+    #[error("`{entry}` is not a number of prefills; it is a number from 1 to {}", u32::MAX)]
+    Prefills {
+        /// What stands in the list.
+        entry: String,
+    },
+}
+
+/// A word that is no token ceiling.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{word}` is not a token ceiling; it is `decodes`, `all-prefills` or an integer")]
+pub struct ParseCeilingError {
     pub(crate) word: String,
 }
 
@@ -121,5 +216,15 @@ pub struct ParseCountError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{word}` is not a step; it is `t:p:d`, tokens, prefills and decodes from 0 to {}", u32::MAX)]
 pub struct ParseStepError {
+    pub(crate) word: String,
+}
+
+/// A word that names no preset.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "`{word}` is not a preset; it is `megatron`, `vllm`, `sglang` or `tensorrt-llm`, the last three also with the largest \
+     size, as in `vllm:1024`"
+)]
+pub struct ParsePresetError {
     pub(crate) word: String,
 }

@@ -2,7 +2,9 @@
 
 use crate::error::PlanError;
 use crate::planner::MAX_CANDIDATES;
-use crate::policy::{GraphCount, Sizing};
+use crate::policy::GraphCount;
+use crate::ratio::Ratio;
+use crate::sizing::LadderLaw;
 
 /// Every size under the exponential law is a multiple of it, the largest and the smallest excepted.
 const ROUNDER: u64 = 2;
@@ -12,14 +14,17 @@ pub(crate) const BATCH_INVARIANT_ROUNDER: u64 = 64;
 /// The token counts that reach from `max_tokens` down, in descending order, each a multiple of `tensor_parallel` except
 /// that the automatic linear ladder keeps its largest as it is.
 ///
-/// The law is the reference's, its edges included: a `max_tokens` below `tensor_parallel` gives a size 0, and a
-/// `max_tokens` of 1 with room for two sizes gives `[2, 1]`. [`plan()`](crate::plan()) filters such sizes out.
+/// [`LadderLaw::Exponential`] and [`LadderLaw::Linear`] are the reference's, their edges included: a `max_tokens` below
+/// `tensor_parallel` gives a size 0, and a `max_tokens` of 1 with room for two sizes gives `[2, 1]`.
+/// [`plan()`](crate::plan()) filters such sizes out. [`LadderLaw::Geometric`] keeps neighbours `a < b` within `b <= a * ratio`,
+/// or adjacent multiples of the alignment, so that no count above the smallest size is padded by more than the ratio, but for
+/// alignment; [`GraphCount::Count`] cuts it as it cuts the exponential ladder, from the small end, the smallest excepted.
 /// [`GraphCount::None`] gives no sizes.
 ///
 /// # Errors
 /// A count, a `max_tokens` or a `tensor_parallel` below 1; more than [`MAX_CANDIDATES`] sizes; sizes beyond `u32`.
 pub fn ladder(
-    sizing: Sizing,
+    law: LadderLaw,
     graph_count: GraphCount,
     max_tokens: u32,
     tensor_parallel: u32,
@@ -40,13 +45,25 @@ pub fn ladder(
         return Err(PlanError::NoTokens);
     }
     let (largest, alignment) = (u64::from(max_tokens), u64::from(tensor_parallel));
-    let sizes = match (sizing, count) {
-        (Sizing::Exponential, _) => {
+    let sizes = match (law, count) {
+        (LadderLaw::Exponential, _) => {
             let count = count.unwrap_or_else(|| (u64::from(max_tokens.max(2).ilog2()) + 2).max(4));
             exponential(largest, count, alignment, batch_invariant)
         }
-        (Sizing::Linear, None) => linear_automatic(largest, alignment, batch_invariant)?,
-        (Sizing::Linear, Some(count)) => linear(largest, count, alignment)?,
+        (LadderLaw::Linear, None) => linear_automatic(largest, alignment, batch_invariant)?,
+        (LadderLaw::Linear, Some(count)) => linear(largest, count, alignment)?,
+        (LadderLaw::Geometric(ratio), _) if batch_invariant => {
+            let largest = round_down(largest, alignment);
+            let aligned = largest.next_multiple_of(BATCH_INVARIANT_ROUNDER);
+            let multiple = least_common_multiple(BATCH_INVARIANT_ROUNDER, alignment);
+            let mut sizes = geometric(ratio, aligned, multiple, count)?;
+            // The planner aligns the largest, once it knows that a batch fills it.
+            if let Some(first) = sizes.first_mut() {
+                *first = largest;
+            }
+            sizes
+        }
+        (LadderLaw::Geometric(ratio), _) => geometric(ratio, round_down(largest, alignment), alignment, count)?,
     };
     sizes.into_iter().map(|tokens| u32::try_from(tokens).map_err(|_| PlanError::TokensOutOfRange { tokens })).collect()
 }
@@ -109,6 +126,37 @@ fn linear(largest: u64, count: u64, alignment: u64) -> Result<Vec<u64>, PlanErro
     Ok(sizes)
 }
 
+/// From `largest` down to `alignment`, in multiples of it below the largest.
+pub(crate) fn geometric(ratio: Ratio, largest: u64, alignment: u64, count: Option<u64>) -> Result<Vec<u64>, PlanError> {
+    let sizes = std::iter::successors(Some(largest), |&size| Some(ratio.below(size, alignment)));
+    let sizes = sizes.take_while(|&size| size > 0);
+    let Some(count) = count else {
+        let sizes: Vec<u64> = sizes.take(MAX_CANDIDATES as usize + 1).collect();
+        check_candidates(sizes.len() as u64)?;
+        return Ok(sizes);
+    };
+    let most = usize::try_from(count.min(MAX_CANDIDATES + 1)).unwrap_or(usize::MAX);
+    let mut sizes: Vec<u64> = sizes.take(most).collect();
+    check_candidates(sizes.len() as u64)?;
+    // What is too many goes from the small end, but the smallest stays.
+    match sizes.as_mut_slice() {
+        [_, .., smallest] if *smallest > alignment => *smallest = alignment,
+        _ => {}
+    }
+    Ok(sizes)
+}
+
+pub(crate) fn least_common_multiple(a: u64, b: u64) -> u64 {
+    a / greatest_common_divisor(a, b) * b
+}
+
+fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
 pub(crate) fn check_candidates(candidates: u64) -> Result<(), PlanError> {
     if candidates > MAX_CANDIDATES {
         return Err(PlanError::TooManyCandidates { candidates, limit: MAX_CANDIDATES });
@@ -124,47 +172,48 @@ pub(crate) fn round_down(value: u64, multiple: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn of(sizing: Sizing, count: GraphCount, max_tokens: u32) -> Vec<u32> {
-        ladder(sizing, count, max_tokens, 1, false).expect("a ladder")
+    fn of(law: LadderLaw, count: GraphCount, max_tokens: u32) -> Vec<u32> {
+        ladder(law, count, max_tokens, 1, false).expect("a ladder")
     }
 
     #[test]
     fn halving_is_of_the_unrounded_value() {
-        let sizes = of(Sizing::Exponential, GraphCount::Auto, 396);
+        let sizes = of(LadderLaw::Exponential, GraphCount::Auto, 396);
         assert_eq!(sizes, [396, 198, 98, 48, 24, 12, 6, 2, 1]);
     }
 
     #[test]
     fn what_is_too_many_goes_from_the_small_end() {
-        assert_eq!(of(Sizing::Exponential, GraphCount::Count(4), 80), [80, 40, 20, 1]);
-        assert_eq!(of(Sizing::Exponential, GraphCount::Count(1), 80), [80]);
+        assert_eq!(of(LadderLaw::Exponential, GraphCount::Count(4), 80), [80, 40, 20, 1]);
+        assert_eq!(of(LadderLaw::Exponential, GraphCount::Count(1), 80), [80]);
     }
 
     #[test]
     fn the_references_edges_are_kept() {
-        assert_eq!(of(Sizing::Exponential, GraphCount::Count(2), 1), [2, 1]);
-        assert_eq!(ladder(Sizing::Exponential, GraphCount::Count(3), 5, 8, false), Ok(vec![8, 0]));
-        assert_eq!(ladder(Sizing::Linear, GraphCount::Count(16), 1, 8, false), Ok(vec![0]));
+        assert_eq!(of(LadderLaw::Exponential, GraphCount::Count(2), 1), [2, 1]);
+        assert_eq!(ladder(LadderLaw::Exponential, GraphCount::Count(3), 5, 8, false), Ok(vec![8, 0]));
+        assert_eq!(ladder(LadderLaw::Linear, GraphCount::Count(16), 1, 8, false), Ok(vec![0]));
     }
 
     #[test]
     fn linear_steps_are_even_and_end_at_the_largest() {
-        assert_eq!(of(Sizing::Linear, GraphCount::Count(4), 30), [30, 24, 16, 8]);
-        assert_eq!(of(Sizing::Linear, GraphCount::Auto, 20), [20, 16, 8, 4, 2, 1]);
-        assert!(of(Sizing::Linear, GraphCount::None, 20).is_empty());
+        assert_eq!(of(LadderLaw::Linear, GraphCount::Count(4), 30), [30, 24, 16, 8]);
+        assert_eq!(of(LadderLaw::Linear, GraphCount::Auto, 20), [20, 16, 8, 4, 2, 1]);
+        assert!(of(LadderLaw::Linear, GraphCount::None, 20).is_empty());
     }
 
     #[test]
     fn values_at_the_integer_limits_neither_overflow_nor_loop() {
         let extremes = [0, 1, 2, 63, 64, 65, u32::MAX - 63, u32::MAX - 1, u32::MAX];
         let counts = [i64::MIN, -2, -1, 0, 1, 2, 64, 1_000_000_000_000, i64::MAX].map(GraphCount::Count);
-        for (sizing, invariant) in
-            [Sizing::Exponential, Sizing::Linear].into_iter().flat_map(|s| [(s, false), (s, true)])
+        for (law, invariant) in [LadderLaw::Exponential, LadderLaw::Linear, LadderLaw::Geometric(Ratio::TWO)]
+            .into_iter()
+            .flat_map(|s| [(s, false), (s, true)])
         {
             for (max_tokens, tensor_parallel) in extremes.iter().flat_map(|&m| extremes.map(|tp| (m, tp))) {
                 for count in counts {
-                    let sizes = ladder(sizing, count, max_tokens, tensor_parallel, invariant).unwrap_or_default();
-                    assert!(sizes.is_sorted_by(|a, b| a > b), "{sizing} {count} {max_tokens} {tensor_parallel}");
+                    let sizes = ladder(law, count, max_tokens, tensor_parallel, invariant).unwrap_or_default();
+                    assert!(sizes.is_sorted_by(|a, b| a > b), "{law:?} {count} {max_tokens} {tensor_parallel}");
                     assert!(sizes.len() as u64 <= MAX_CANDIDATES + 64);
                 }
             }
@@ -173,7 +222,8 @@ mod tests {
 
     #[test]
     fn nothing_to_halve_is_an_error() {
-        let at = |count, max_tokens, tp| ladder(Sizing::Exponential, GraphCount::Count(count), max_tokens, tp, false);
+        let at =
+            |count, max_tokens, tp| ladder(LadderLaw::Exponential, GraphCount::Count(count), max_tokens, tp, false);
         assert_eq!(at(-2, 80, 1), Err(PlanError::GraphCountTooSmall { count: -2 }));
         assert_eq!(at(0, 80, 1), Err(PlanError::GraphCountTooSmall { count: 0 }));
         assert_eq!(at(4, 0, 1), Err(PlanError::NoTokens));

@@ -7,7 +7,13 @@
 //!
 //! The law is the one of Megatron-LM PR #3509. Under [`Sizing::Exponential`] the token counts halve from the largest down
 //! and mixed points take P from {1, 2, 4, ..., max_requests}, so that a batch finds a graph whose P is within 2x of its own;
-//! [`Sizing::Linear`] is what stood before. The crate knows nothing of GPUs and is usable alone.
+//! [`Sizing::Linear`] is what stood before. A ladder is otherwise one [`Ratio`] a phase ([`Sizing::Geometric`]), a list
+//! ([`Sizing::List`]), or that of another engine ([`Preset`]); [`PrefillAxis`] and [`DecodeAxis`] say which P and D stand
+//! beside each T, [`Plan::merge_identical`] leaves out points whose kernels another point launches too, [`Budget`] those that
+//! are missed the least, and [`PlanFile`] keeps a plan with what it was made for. The crate knows nothing of GPUs and is usable alone.
+//!
+//! [`traffic`] says which steps an engine runs, from a trace of requests or from its own record, what a plan makes of them,
+//! and which token sizes suit them best.
 //!
 //! # The headline: 60 graphs instead of 123
 //!
@@ -33,23 +39,44 @@
 //! # Ok::<(), gridpoint_plan::PlanError>(())
 //! ```
 
+mod axes;
+mod budget;
+mod dropping;
 mod error;
 mod expert_parallel;
+mod file;
 mod ladder;
 mod matcher;
+mod merge;
 mod miss;
 mod plan;
 mod planner;
 mod point;
 mod policy;
+mod presets;
+mod ratio;
+mod sizing;
 mod successor;
+mod token_counts;
+pub mod traffic;
+mod words;
 
-pub use error::{InvalidPlan, ParseCountError, ParseSizingError, ParseStepError, PlanError};
+pub use axes::{DecodeAxis, PrefillAxis};
+pub use budget::{Budget, BudgetError, Budgeted, Dropped, GraphCost, MAX_BUDGETED_POINTS};
+pub use error::{
+    InvalidPlan, ParseAxisError, ParseCeilingError, ParseCountError, ParsePresetError, ParseSizingError,
+    ParseStepError, PlanError,
+};
 pub use expert_parallel::match_expert_parallel;
+pub use file::{PLAN_FILE_VERSION, PlanFile, PlanFileError};
 pub use ladder::ladder;
 pub use matcher::{Match, Matcher, Matching};
+pub use merge::KernelKey;
 pub use miss::MissReason;
 pub use plan::{Plan, PointCounts};
 pub use planner::{MAX_CANDIDATES, plan};
 pub use point::{GridPoint, PointKind, Slack, StepShape};
-pub use policy::{GraphCount, Limits, Policy, Sizing, TokenCeiling};
+pub use policy::{GraphCount, Limits, Policy, TokenCeiling};
+pub use presets::Preset;
+pub use ratio::{Ratio, RatioError};
+pub use sizing::{LadderLaw, Phase, Sizing};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::error::InvalidPlan;
+use crate::merge::KernelKey;
 use crate::planner::MAX_CANDIDATES;
 use crate::point::{GridPoint, PointKind};
 
@@ -12,9 +13,9 @@ use crate::point::{GridPoint, PointKind};
 ///
 /// Serialised it is `{"points":[{"tokens":..,"prefills":..,"decodes":..},..],"token_counts":[..]}`; read back, points that
 /// no batch can have and token counts that are not those of the points are refused ([`InvalidPlan`]). Fields that are not
-/// known are ignored, and `token_counts` may be missing.
+/// known are ignored, and `token_counts` may be missing. [`PlanFile`](crate::PlanFile) adds what the plan was made for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "PlanFile")]
+#[serde(try_from = "Fields")]
 pub struct Plan {
     points: Vec<GridPoint>,
     token_counts: Option<Vec<u32>>,
@@ -76,12 +77,16 @@ impl Plan {
         counts
     }
 
-    /// The number of different kernel shapes, which T, P + D and whether P > 0 decide in a model of attention layers: points
-    /// that agree in these launch the same kernels with the same geometry.
+    /// The number of different kernels by the default key, [`KernelKey`].
     #[must_use]
     pub fn distinct(&self) -> usize {
-        let shape = |point: &GridPoint| (point.tokens, point.requests(), point.prefills > 0);
-        self.points.iter().map(shape).collect::<BTreeSet<_>>().len()
+        self.distinct_by(KernelKey::of)
+    }
+
+    /// The number of different keys, a key standing for all that the captured kernels depend on.
+    #[must_use]
+    pub fn distinct_by<K: Ord>(&self, key: impl Fn(&GridPoint) -> K) -> usize {
+        self.points.iter().map(key).collect::<BTreeSet<_>>().len()
     }
 
     /// The largest T of a point with prefill slots: a step with prefills and more tokens than this runs eagerly.
@@ -93,16 +98,16 @@ impl Plan {
 
 /// What a plan is written as.
 #[derive(Deserialize)]
-struct PlanFile {
-    points: Vec<GridPoint>,
+pub(crate) struct Fields {
+    pub(crate) points: Vec<GridPoint>,
     #[serde(default)]
-    token_counts: Option<Vec<u32>>,
+    pub(crate) token_counts: Option<Vec<u32>>,
 }
 
-impl TryFrom<PlanFile> for Plan {
+impl TryFrom<Fields> for Plan {
     type Error = InvalidPlan;
 
-    fn try_from(file: PlanFile) -> Result<Self, InvalidPlan> {
+    fn try_from(file: Fields) -> Result<Self, InvalidPlan> {
         if file.points.len() as u64 > MAX_CANDIDATES {
             return Err(InvalidPlan::TooManyPoints { points: file.points.len(), limit: MAX_CANDIDATES });
         }

@@ -2,11 +2,14 @@
 
 use std::cmp::Reverse;
 
+use crate::axes::PrefillAxis;
 use crate::error::PlanError;
-use crate::ladder::{BATCH_INVARIANT_ROUNDER, check_candidates, ladder, round_down};
+use crate::ladder::{BATCH_INVARIANT_ROUNDER, check_candidates, round_down};
 use crate::plan::Plan;
 use crate::point::GridPoint;
-use crate::policy::{GraphCount, Limits, Policy, Sizing};
+use crate::policy::{GraphCount, Limits, Policy};
+use crate::sizing::Sizing;
+use crate::token_counts::TokenCounts;
 
 /// The most candidates a plan may be chosen from, and the most points it may have. Graphs cost kilobytes to megabytes
 /// each: no device holds that many.
@@ -15,10 +18,10 @@ pub const MAX_CANDIDATES: u64 = 1_000_000;
 /// Chooses the points to capture, in the order in which they are captured (Megatron-LM PR #3509).
 ///
 /// Every batch of at most `max_requests` decodes finds a decode-only point, unless tensor parallelism does not divide its
-/// tokens. With mixed points on, each token count T has points for mixed batches, in which D is as large as fits beside P,
-/// and one for many short prefills alone. A point is kept if a batch can fill it: `P + D <= max_requests` and
-/// `P + D*u <= T <= P*max_sequence_length + D*u`, u being the tokens of one decode. The order is descending by prefill
-/// tokens `T - D*u`, then D, then P.
+/// tokens or a list of sizes ends below it. With mixed points on, each token count T has points for mixed batches, P from the
+/// [`PrefillAxis`] and D from the [`DecodeAxis`](crate::DecodeAxis), and one for many short prefills alone. A point is kept if
+/// a batch can fill it: `P + D <= max_requests` and `P + D*u <= T <= P*max_sequence_length + D*u`, u being the tokens of one
+/// decode. The order is descending by prefill tokens `T - D*u`, then D, then P.
 ///
 /// # Errors
 /// Limits or a policy that the reference rejects, a zero where something must be divided, and plans of more than
@@ -27,116 +30,62 @@ pub fn plan(limits: &Limits, policy: &Policy) -> Result<Plan, PlanError> {
     if policy.graph_count == GraphCount::None {
         return Ok(Plan::default());
     }
-    let ceiling = checked_ceiling(limits, policy)?;
-    let graph_count = match policy.graph_count.normalised() {
-        GraphCount::Count(count) => GraphCount::Count(count.clamp(1, i64::from(ceiling))),
-        other => other,
-    };
-    let sizes =
-        |max_tokens| ladder(policy.sizing, graph_count, max_tokens, limits.tensor_parallel, policy.batch_invariant);
-
-    let mut candidates = Candidates { limits, batch_invariant: policy.batch_invariant, points: Vec::new() };
+    if let Sizing::List { decode, prefill } = &policy.sizing
+        && decode.is_empty()
+        && prefill.is_empty()
+    {
+        return Err(PlanError::EmptyList);
+    }
+    let token_counts = TokenCounts::new(limits, policy)?;
+    let mut candidates = Candidates { limits, policy, points: Vec::new(), seen: 0 };
     if let Some(mixed) = policy.mixed_prefills() {
-        let sizes = sizes(ceiling)?;
-        let prefills = prefill_axis(policy.sizing, limits.max_requests, mixed);
-        check_candidates(sizes.len() as u64 * (prefills.len() as u64 + 1))?;
+        let sizes = token_counts.prefill()?;
+        let prefills = policy.prefill_axis.values(&policy.sizing, limits.max_requests, mixed)?;
+        check_candidates((sizes.len() as u64).saturating_mul(prefills.len() as u64 + 1))?;
         for tokens in sizes {
-            candidates.add_with_prefills(tokens, &prefills, policy.sizing, mixed)?;
+            candidates.add_with_prefills(tokens, &prefills, mixed)?;
         }
     }
-    candidates.add_decode_only(&decode_sizes(limits, graph_count, ceiling, sizes)?)?;
+    candidates.add_decode_only(&token_counts.decode()?)?;
     Ok(Plan::from_points(candidates.in_capture_order()))
-}
-
-/// The largest token count, once the limits allow a plan at all.
-fn checked_ceiling(limits: &Limits, policy: &Policy) -> Result<u32, PlanError> {
-    if limits.tensor_parallel == 0 {
-        return Err(PlanError::NoTensorParallel);
-    }
-    if limits.max_requests == 0 {
-        return Err(PlanError::NoRequests);
-    }
-    if limits.max_tokens == 0 {
-        return Err(PlanError::NoTokens);
-    }
-    let (ceiling, needed) = (policy.token_ceiling.resolve(limits), limits.decode_tokens());
-    if u64::from(ceiling) < needed {
-        return Err(PlanError::CeilingBelowDecodes {
-            ceiling: ceiling.into(),
-            needed,
-            max_requests: limits.max_requests,
-            speculative_tokens: limits.speculative_tokens,
-        });
-    }
-    Ok(ceiling)
-}
-
-/// The values of P that mixed points take.
-fn prefill_axis(sizing: Sizing, max_requests: u32, mixed: u64) -> Vec<u64> {
-    let max_requests = u64::from(max_requests);
-    match sizing {
-        Sizing::Exponential => {
-            let powers = std::iter::successors(Some(1), |prefills| Some(prefills * 2));
-            powers.take_while(|&prefills| prefills < max_requests).chain([max_requests]).collect()
-        }
-        Sizing::Linear => vec![mixed.min(max_requests)],
-    }
-}
-
-/// The token counts of decode-only points. An automatic ladder also reaches down to one and two times the smallest count
-/// that both a decode and tensor parallelism divide.
-fn decode_sizes(
-    limits: &Limits,
-    graph_count: GraphCount,
-    ceiling: u32,
-    sizes: impl Fn(u32) -> Result<Vec<u32>, PlanError>,
-) -> Result<Vec<u32>, PlanError> {
-    let largest = u32::try_from(limits.decode_tokens()).map_or(ceiling, |tokens| tokens.min(ceiling));
-    let mut sizes = sizes(largest)?;
-    if graph_count == GraphCount::Auto {
-        let (per_decode, alignment) = (limits.tokens_per_decode(), u64::from(limits.tensor_parallel));
-        let smallest = per_decode / greatest_common_divisor(per_decode, alignment) * alignment;
-        let floors = [smallest, smallest.saturating_mul(2)].into_iter().filter_map(|size| u32::try_from(size).ok());
-        sizes.extend(floors.filter(|&size| size <= largest));
-    }
-    Ok(sizes)
-}
-
-fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 /// The points found so far, each valid.
 struct Candidates<'a> {
     limits: &'a Limits,
-    batch_invariant: bool,
+    policy: &'a Policy,
     points: Vec<GridPoint>,
+    /// Candidates so far, valid or not.
+    seen: u64,
 }
 
 impl Candidates<'_> {
     /// The mixed points of one token count and its prefill-only point.
-    fn add_with_prefills(&mut self, tokens: u32, axis: &[u64], sizing: Sizing, mixed: u64) -> Result<(), PlanError> {
+    fn add_with_prefills(&mut self, tokens: u32, axis: &[u64], mixed: u64) -> Result<(), PlanError> {
+        let sizing = &self.policy.sizing;
         let tensor_parallel = self.limits.tensor_parallel;
         if !tokens.is_multiple_of(tensor_parallel) {
             return Err(PlanError::CeilingNotAligned { tokens, tensor_parallel });
         }
         let tokens = u64::from(tokens);
-        if tokens < 2 {
+        if tokens < 2 && matches!(sizing, Sizing::Exponential | Sizing::Linear | Sizing::Hybrid) {
             // The reference cannot capture a prefill slot in a single token row.
             return Ok(());
         }
+        let fewest = self.policy.prefill_axis.fewest(sizing, mixed);
         let max_requests = u64::from(self.limits.max_requests);
         for &prefills in axis {
             let beside = tokens.saturating_sub(prefills) / self.limits.tokens_per_decode();
-            self.add(tokens, prefills, beside.min(max_requests - prefills))?;
+            for decodes in self.policy.decode_axis.values(beside.min(max_requests - prefills)) {
+                self.add(tokens, prefills, decodes)?;
+            }
         }
         let longest_prompt = u64::from(self.limits.max_sequence_length).saturating_sub(1).max(1);
-        let fewest = if sizing == Sizing::Linear { mixed } else { 1 };
         let prefills = fewest.max(tokens.div_ceil(longest_prompt));
-        if prefills < max_requests {
+        if self.policy.prefill_axis != PrefillAxis::Auto {
+            // The axis may end below max_requests.
+            self.add(tokens, max_requests.min(tokens), 0)?;
+        } else if prefills < max_requests {
             self.add(tokens, prefills.max(max_requests.min(tokens)), 0)?;
         }
         Ok(())
@@ -153,6 +102,8 @@ impl Candidates<'_> {
 
     /// Keeps the point if some batch can fill it.
     fn add(&mut self, tokens: u64, prefills: u64, decodes: u64) -> Result<(), PlanError> {
+        self.seen += 1;
+        check_candidates(self.seen)?;
         let decode_tokens = decodes * self.limits.tokens_per_decode();
         let most = prefills.saturating_mul(self.limits.max_sequence_length.into()).saturating_add(decode_tokens);
         let fits = tokens > 0
@@ -161,7 +112,8 @@ impl Candidates<'_> {
         if !fits {
             return Ok(());
         }
-        let tokens = if self.batch_invariant { tokens.next_multiple_of(BATCH_INVARIANT_ROUNDER) } else { tokens };
+        let tokens =
+            if self.policy.batch_invariant { tokens.next_multiple_of(BATCH_INVARIANT_ROUNDER) } else { tokens };
         let narrow = |count: u64| u32::try_from(count).map_err(|_| PlanError::TokensOutOfRange { tokens });
         let point = GridPoint { tokens: narrow(tokens)?, prefills: narrow(prefills)?, decodes: narrow(decodes)? };
         self.points.push(point);
@@ -182,6 +134,7 @@ impl Candidates<'_> {
 mod tests {
     use super::*;
     use crate::policy::TokenCeiling;
+    use crate::ratio::Ratio;
 
     #[test]
     fn sixty_graphs_instead_of_123() {
@@ -238,6 +191,14 @@ mod tests {
         let ceilings = [TokenCeiling::Decodes, TokenCeiling::AllPrefills, TokenCeiling::Tokens(i64::MAX)];
         let counts =
             [GraphCount::Auto, GraphCount::Count(i64::MIN), GraphCount::Count(40), GraphCount::Count(i64::MAX)];
+        let fine = Ratio::new(1.0 + f64::EPSILON).expect("a ratio");
+        let sizings = [
+            Sizing::Exponential,
+            Sizing::Linear,
+            Sizing::Hybrid,
+            Sizing::Geometric { decode: fine, prefill: Ratio::TWO },
+            Sizing::list(vec![1, u32::MAX], vec![4096, u32::MAX - 1]),
+        ];
         let mut plans = 0;
         for (max_requests, max_tokens) in extremes.iter().flat_map(|&r| extremes.map(|t| (r, t))) {
             for (max_sequence_length, tensor_parallel) in
@@ -246,16 +207,15 @@ mod tests {
                 for (index, speculative_tokens) in [0, 3, u32::MAX].into_iter().enumerate() {
                     let limits =
                         Limits { max_requests, max_tokens, max_sequence_length, tensor_parallel, speculative_tokens };
-                    for (sizing, graph_count) in
-                        [Sizing::Exponential, Sizing::Linear].into_iter().flat_map(|s| counts.map(|c| (s, c)))
-                    {
+                    for (sizing, graph_count) in sizings.iter().flat_map(|s| counts.map(|c| (s, c))) {
                         let policy = Policy {
-                            sizing,
+                            sizing: sizing.clone(),
                             graph_count,
                             token_ceiling: ceilings[index],
                             mixed_prefill_count: Some([1, 16, i64::MAX][index]),
                             decode_only: false,
                             batch_invariant: index == 1,
+                            ..Policy::default()
                         };
                         let Ok(plan) = plan(&limits, &policy) else { continue };
                         plans += 1;

@@ -3,10 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{ParseCountError, ParseSizingError};
+use serde::{Deserialize, Serialize};
+
+use crate::axes::{DecodeAxis, PrefillAxis};
+use crate::error::{ParseCeilingError, ParseCountError};
+use crate::sizing::Sizing;
+use crate::words::serde_as_word;
 
 /// What the engine can hold. Any value may be given; what makes no plan is a [`PlanError`](crate::PlanError).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limits {
     /// R: request slots.
     pub max_requests: u32,
@@ -43,37 +48,6 @@ impl Default for Limits {
             max_sequence_length: 4096,
             tensor_parallel: 1,
             speculative_tokens: 0,
-        }
-    }
-}
-
-/// How token counts descend from the largest, and which P mixed points take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Sizing {
-    /// Halving from the largest; P in {1, 2, 4, ..., max_requests} (Megatron-LM PR #3509).
-    #[default]
-    Exponential,
-    /// Even steps; one P, the mixed prefill count (Megatron-LM before that PR).
-    Linear,
-}
-
-impl fmt::Display for Sizing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Exponential => "exponential",
-            Self::Linear => "linear",
-        })
-    }
-}
-
-impl FromStr for Sizing {
-    type Err = ParseSizingError;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "exponential" => Ok(Self::Exponential),
-            "linear" => Ok(Self::Linear),
-            _ => Err(ParseSizingError { word: word.to_owned() }),
         }
     }
 }
@@ -123,7 +97,7 @@ impl FromStr for GraphCount {
     }
 }
 
-/// The largest T that is captured.
+/// The largest T that is captured. It is written `decodes`, `all-prefills` or as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum TokenCeiling {
     /// The tokens of a full decode batch, `max_requests * (speculative_tokens + 1)`.
@@ -162,17 +136,48 @@ impl TokenCeiling {
     }
 }
 
+impl fmt::Display for TokenCeiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decodes => f.pad("decodes"),
+            Self::AllPrefills => f.pad("all-prefills"),
+            Self::Tokens(tokens) => fmt::Display::fmt(tokens, f),
+        }
+    }
+}
+
+impl FromStr for TokenCeiling {
+    type Err = ParseCeilingError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "decodes" => Ok(Self::Decodes),
+            "all-prefills" => Ok(Self::AllPrefills),
+            _ => word.parse().map(Self::Tokens).map_err(|_| ParseCeilingError { word: word.to_owned() }),
+        }
+    }
+}
+
+serde_as_word!(GraphCount, TokenCeiling);
+
 /// Which points to choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// The law of the ladders and of the P axis.
+    /// The law of the token counts.
     pub sizing: Sizing,
+    /// The P axis of points with prefills.
+    #[serde(default)]
+    pub prefill_axis: PrefillAxis,
+    /// The D axis of mixed points.
+    #[serde(default)]
+    pub decode_axis: DecodeAxis,
     /// The length of the ladders.
     pub graph_count: GraphCount,
     /// The largest T.
     pub token_ceiling: TokenCeiling,
-    /// Absent, 0 or negative: no points with prefills. Above 0 it is only a switch under [`Sizing::Exponential`]; under
-    /// [`Sizing::Linear`] it is the P of mixed points and the least P of prefill-only ones.
+    /// Absent, 0 or negative: no points with prefills. Above 0 it is only a switch, except that [`Sizing::Linear`] under
+    /// [`PrefillAxis::Auto`] takes it for the P of mixed points and the least P of prefill-only ones.
     pub mixed_prefill_count: Option<i64>,
     /// No points with prefills, whatever `mixed_prefill_count` says.
     pub decode_only: bool,
@@ -193,6 +198,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             sizing: Sizing::default(),
+            prefill_axis: PrefillAxis::default(),
+            decode_axis: DecodeAxis::default(),
             graph_count: GraphCount::default(),
             token_ceiling: TokenCeiling::default(),
             mixed_prefill_count: Some(16),
@@ -208,14 +215,14 @@ mod tests {
 
     #[test]
     fn words_read_back_as_they_print() {
-        for sizing in [Sizing::Exponential, Sizing::Linear] {
-            assert_eq!(sizing.to_string().parse(), Ok(sizing));
+        for ceiling in [TokenCeiling::Decodes, TokenCeiling::AllPrefills, TokenCeiling::Tokens(-3)] {
+            assert_eq!(ceiling.to_string().parse(), Ok(ceiling));
         }
+        assert!("all".parse::<TokenCeiling>().is_err());
         for count in [GraphCount::None, GraphCount::Auto, GraphCount::Count(16), GraphCount::Count(-2)] {
             assert_eq!(count.to_string().parse(), Ok(count));
         }
         assert_eq!("-1".parse(), Ok(GraphCount::Auto));
-        assert!("Linear".parse::<Sizing>().is_err());
         assert!("1.5".parse::<GraphCount>().is_err());
         assert!("".parse::<GraphCount>().is_err());
     }

@@ -1,8 +1,8 @@
 //! Plans, ladders and matches equal those of Megatron-LM's planner, vector by vector (`golden/README.md`).
 
 use gridpoint_plan::{
-    GraphCount, GridPoint, Limits, Match, Matcher, Matching, Plan, PlanError, Policy, Sizing, StepShape, TokenCeiling,
-    ladder, match_expert_parallel, plan,
+    GraphCount, GridPoint, Limits, Match, Matcher, Matching, Phase, Plan, PlanError, Policy, Sizing, StepShape,
+    TokenCeiling, ladder, match_expert_parallel, plan,
 };
 use serde::Deserialize;
 
@@ -67,6 +67,7 @@ fn plan_of(case: &PlanCase) -> Result<Plan, PlanError> {
         mixed_prefill_count: mixed,
         decode_only: nondec == 0,
         batch_invariant: case.c.10 == 1,
+        ..Policy::default()
     };
     plan(&limits, &policy)
 }
@@ -115,7 +116,8 @@ fn every_ladder_is_the_references() {
             assert!(matches!(output, LadderOutput::Error(_)), "{input:?}");
             continue;
         };
-        let found = ladder(sizing(dist), graph_count(*n), max_tokens, *tensor_parallel, *bi == 1);
+        let law = sizing(dist).law(Phase::Prefill).expect("a law");
+        let found = ladder(law, graph_count(*n), max_tokens, *tensor_parallel, *bi == 1);
         match output {
             LadderOutput::Sizes(sizes) => assert_eq!(found.as_ref(), Ok(sizes), "{input:?}"),
             LadderOutput::Error(_) => assert!(found.is_err(), "{input:?} gives {found:?}"),

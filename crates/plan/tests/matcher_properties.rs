@@ -94,17 +94,29 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    let sizing = prop::sample::select(vec![Sizing::Exponential, Sizing::Linear]);
+    let words = ["exponential", "linear", "hybrid", "geometric:1.3/2.5", "list:1,8,64/24,240"];
+    let sizing = prop::sample::select(words.map(|word| word.parse::<Sizing>().expect("a sizing")).to_vec());
+    let axes = prop::sample::select(vec![("auto", "rest"), ("off", "rest"), ("geometric:3", "geometric:2")]);
     let count = prop_oneof![Just(GraphCount::Auto), (-3..200_i64).prop_map(GraphCount::Count)];
     let ceiling = prop::sample::select(vec![TokenCeiling::Decodes, TokenCeiling::AllPrefills, TokenCeiling::Tokens(0)]);
-    (sizing, count, ceiling, prop::option::of(-1..40_i64), any::<bool>(), any::<bool>()).prop_map(
-        |(sizing, graph_count, token_ceiling, mixed_prefill_count, decode_only, batch_invariant)| Policy {
+    (sizing, count, ceiling, prop::option::of(-1..40_i64), any::<bool>(), any::<bool>(), axes).prop_map(
+        |(
             sizing,
             graph_count,
             token_ceiling,
             mixed_prefill_count,
             decode_only,
             batch_invariant,
+            (prefill_axis, decode_axis),
+        )| Policy {
+            sizing,
+            graph_count,
+            token_ceiling,
+            mixed_prefill_count,
+            decode_only,
+            batch_invariant,
+            prefill_axis: prefill_axis.parse().expect("an axis"),
+            decode_axis: decode_axis.parse().expect("an axis"),
         },
     )
 }
