@@ -23,6 +23,8 @@ mod bindings;
 mod host;
 #[path = "build/nvcc.rs"]
 mod nvcc;
+#[path = "build/planted.rs"]
+mod planted;
 #[path = "build/sources.rs"]
 mod sources;
 #[path = "build/table.rs"]
@@ -44,6 +46,7 @@ fn build() -> Result<(), String> {
     let out =
         PathBuf::from(std::env::var_os("OUT_DIR").ok_or("`OUT_DIR` is not set: cargo sets it for a build script")?);
     println!("cargo::rerun-if-changed=kernels");
+    println!("cargo::rerun-if-changed=tests/instructions");
     println!("cargo::rerun-if-changed={}", bindings::CHECKED_IN);
     println!("cargo::rustc-check-cfg=cfg(have_kernels)");
     println!("cargo::rustc-check-cfg=cfg(bindings_regenerated)");
@@ -52,6 +55,11 @@ fn build() -> Result<(), String> {
     let sources = sources::Sources::read("kernels")?;
     bindings::build(&out)?;
     host::build(&sources, &out)?;
+    host::build_checked(&sources)?;
+    planted::build(&sources, &out)?;
+    let tests = sources::Sources::read_on_top_of("tests/instructions", &sources)?;
+    host::build_tests(&tests)?;
     let images = nvcc::build(&sources, &architectures, &out)?;
-    table::write(&sources, images.as_ref(), &out)
+    let test_images = nvcc::build(&tests, &architectures, &out)?;
+    table::write((&sources, images.as_ref()), (&tests, test_images.as_ref()), &out)
 }

@@ -17,6 +17,54 @@ pub(crate) fn build(sources: &Sources, out: &Path) -> Result<(), String> {
     fs::write(&layout, layout_check(&bindings::statements(&checked_in)))
         .map_err(|error| format!("cannot write `{}`: {error}", layout.display()))?;
 
+    let mut compiler = compiler(sources);
+    compiler
+        // The layout first: where it fails, what the kernels say of it is noise.
+        .file(&layout)
+        .files(sources.modules.iter().map(|module| &module.path));
+    compiler
+        .try_compile("gridpoint_kernels")
+        .map_err(|error| format!("cannot compile the kernels for the host: {error}"))
+}
+
+/// Compiles the kernels of tests into an archive of their own, which no program takes anything from.
+pub(crate) fn build_tests(sources: &Sources) -> Result<(), String> {
+    let mut compiler = compiler(sources);
+    compiler.files(sources.modules.iter().map(|module| &module.path));
+    compiler
+        .try_compile("gridpoint_test_kernels")
+        .map_err(|error| format!("cannot compile the tests' kernels for the host: {error}"))
+}
+
+/// Compiles every kernel once more, for the simulated device's detectors.
+pub(crate) fn build_checked(sources: &Sources) -> Result<(), String> {
+    let files = sources.modules.iter().map(|module| &module.path);
+    build_told(sources, files, "gridpoint_checked_module_##module", "gridpoint_checked_kernels")
+}
+
+/// Compiles kernels into an archive `library` so that the simulated device is told of each of their plain loads and stores; `symbol` is
+/// what the C name of a module's table becomes.
+///
+/// The sanitizer's library is not linked: the simulator defines what such code calls. Nothing of this is in a program that does not name
+/// the tables.
+pub(crate) fn build_told<P: AsRef<Path>>(
+    sources: &Sources,
+    files: impl IntoIterator<Item = P>,
+    symbol: &str,
+    library: &str,
+) -> Result<(), String> {
+    let mut compiler = compiler(sources);
+    compiler.define("GRIDPOINT_MODULE_SYMBOL(module)", symbol).flag("-fsanitize=thread").files(files);
+    // How gcc and clang leave out calls at each function's start and end.
+    compiler.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
+    if compiler.get_compiler().is_like_clang() {
+        compiler.flag("-mllvm").flag("-tsan-instrument-func-entry-exit=0");
+    }
+    compiler.try_compile(library).map_err(|error| format!("cannot compile `{library}` for the host: {error}"))
+}
+
+/// A compiler that computes what the kernels mean.
+fn compiler(sources: &Sources) -> cc::Build {
     let mut compiler = cc::Build::new();
     compiler
         .cpp(true)
@@ -36,13 +84,8 @@ pub(crate) fn build(sources: &Sources, out: &Path) -> Result<(), String> {
         .cpp_link_stdlib(None)
         // `.cu` says nothing to a host compiler.
         .flag("-x")
-        .flag("c++")
-        // The layout first: where it fails, what the kernels say of it is noise.
-        .file(&layout)
-        .files(sources.modules.iter().map(|module| &module.path));
+        .flag("c++");
     compiler
-        .try_compile("gridpoint_kernels")
-        .map_err(|error| format!("cannot compile the kernels for the host: {error}"))
 }
 
 /// C++ that compiles only where every size, alignment, offset and constant is the one that the bindings state.

@@ -20,11 +20,22 @@ pub(crate) struct Sources {
     pub(crate) folder: PathBuf,
     /// The modules in ascending order of their names.
     pub(crate) modules: Vec<Source>,
+    /// Changes when a header changes.
+    headers: u64,
 }
 
 impl Sources {
     /// Reads the folder; fails when it cannot be read or when a file's stem is no C identifier.
     pub(crate) fn read(folder: impl AsRef<Path>) -> Result<Self, String> {
+        Self::read_upon(folder, 0)
+    }
+
+    /// As [`Self::read`], for a folder whose headers include some of `others`.
+    pub(crate) fn read_on_top_of(folder: impl AsRef<Path>, others: &Self) -> Result<Self, String> {
+        Self::read_upon(folder, others.headers)
+    }
+
+    fn read_upon(folder: impl AsRef<Path>, included: u64) -> Result<Self, String> {
         let folder = folder.as_ref().to_path_buf();
         let failed = |path: &Path, error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
         let mut paths = Vec::new();
@@ -35,6 +46,7 @@ impl Sources {
 
         let extension = |path: &Path| path.extension().and_then(|e| e.to_str()).unwrap_or("").to_owned();
         let mut headers = DefaultHasher::new();
+        included.hash(&mut headers);
         for path in paths.iter().filter(|path| matches!(extension(path).as_str(), "h" | "cuh")) {
             path.hash(&mut headers);
             fs::read(path).map_err(|error| failed(path, error))?.hash(&mut headers);
@@ -55,6 +67,6 @@ impl Sources {
             fs::read(&path).map_err(|error| failed(&path, error))?.hash(&mut hasher);
             modules.push(Source { name, path, fingerprint: hasher.finish() });
         }
-        Ok(Self { folder, modules })
+        Ok(Self { folder, modules, headers })
     }
 }

@@ -305,6 +305,8 @@ template <uint32_t HeadDim, uint32_t Columns>
 GRIDPOINT_DEVICE void store_output(const AttentionParameters& parameters, const Tile& tile, AttentionShared<HeadDim>& memory, const RowState<Columns>& total,
                                    uint32_t first_row, uint32_t first_column) {
   const uint32_t lane = lane_index();
+  // ldmatrix of the queries orders nothing: another lane may have read them at the addresses that this one writes.
+  warp_barrier();
   GRIDPOINT_UNROLL
   for (uint32_t half = 0; half < 2; ++half) {
     // A row without keys would be 0 / 0; the list has none.

@@ -15,7 +15,7 @@
 // barrier: whoever writes buffer b again has passed the barrier after everyone's reads of b.
 //
 // `sum` may be the same buffer as input or addend, and output the same as input, where rows are tokens: each element is read and
-// written by one thread. With gathered rows they must be distinct.
+// written by one thread. With gathered rows they must be distinct; a row that is named twice must not be summed.
 //
 // Launch: GRIDPOINT_NORM_THREADS threads, GRIDPOINT_NORM_SHARED_BYTES of shared memory, any grid; full at one block for every
 // eight rows of width <= 1024, else one for every row.

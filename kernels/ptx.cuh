@@ -1,6 +1,6 @@
 // One instruction per function: inline PTX under nvcc, the simulated device's interface under a host compiler.
 //
-// This is the only file with inline assembly. A kernel written on top of it compiles unchanged for a GPU (sm_80 and newer) and for
+// Inline assembly stands here and in the headers included below, ptx_*.cuh, alone. A kernel written on top of it compiles unchanged for a GPU (sm_80 and newer) and for
 // the simulator. Conventions: shared memory is addressed by 32-bit shared addresses; bf16 values are raw 16-bit patterns; warp
 // collectives take full masks and stand at one call site; fragments loaded by ldmatrix go to mma only.
 // Source of every instruction: PTX ISA 9.0, section named at the function.
@@ -9,6 +9,7 @@
 
 #ifdef __CUDACC__
 #define GRIDPOINT_DEVICE __device__ __forceinline__
+#define GRIDPOINT_DEVICE_MEMBER __device__ __forceinline__
 #define GRIDPOINT_UNROLL _Pragma("unroll")
 #define GRIDPOINT_UNROLL_8 _Pragma("unroll 8")
 #else
@@ -18,6 +19,15 @@
 #define GRIDPOINT_DEVICE static inline
 #define GRIDPOINT_UNROLL
 #define GRIDPOINT_UNROLL_8
+#endif
+
+// What there is beyond sm_80: instructions of sm_90 (GRIDPOINT_HOPPER), and those that only Hopper's own target sm_90a has
+// (GRIDPOINT_WARPGROUPS). Both are there for the simulated device. Where nvcc compiles for the host, nothing is called.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define GRIDPOINT_HOPPER 1
+#endif
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define GRIDPOINT_WARPGROUPS 1
 #endif
 
 namespace gridpoint {
@@ -409,6 +419,12 @@ GRIDPOINT_DEVICE void mma_bf16(float (&d)[M][N][4], const uint32_t (&a)[M][4], c
 
 }  // namespace gridpoint
 
+#include "ptx_warp.cuh"
+#include "ptx_mbarrier.cuh"
+#include "ptx_bulk.cuh"
+#include "ptx_cluster.cuh"
+#include "ptx_wgmma.cuh"
+
 // ---- kernels and their table --------------------------------------------------------------------------------------------------
 //
 // A .cu file lists its kernels once, `#define NORM_KERNELS(X) X(name, ParameterStruct, threads, blocks_per_multiprocessor, body)`,
@@ -424,8 +440,12 @@ GRIDPOINT_DEVICE void mma_bf16(float (&d)[M][N][4], const uint32_t (&a)[M][4], c
 #define GRIDPOINT_DEFINE_KERNEL(name, Parameters, threads, blocks, ...)                                                        \
   static void name(const void* parameters) { __VA_ARGS__(*static_cast<const Parameters*>(parameters)); }
 #define GRIDPOINT_LIST_KERNEL(name, Parameters, threads, blocks, ...) {#name, &name, sizeof(Parameters), threads},
+// A build that tells the simulator of plain accesses lives beside the fast one, under names that its compiler is given.
+#ifndef GRIDPOINT_MODULE_SYMBOL
+#define GRIDPOINT_MODULE_SYMBOL(module) gridpoint_module_##module
+#endif
 #define GRIDPOINT_MODULE(module, LIST)                                                                                         \
   LIST(GRIDPOINT_DEFINE_KERNEL)                                                                                                \
   static const GridpointKernel module##_kernels[] = {LIST(GRIDPOINT_LIST_KERNEL)};                                             \
-  extern "C" const GridpointModule gridpoint_module_##module = {#module, module##_kernels, sizeof(module##_kernels) / sizeof(GridpointKernel)};
+  extern "C" const GridpointModule GRIDPOINT_MODULE_SYMBOL(module) = {#module, module##_kernels, sizeof(module##_kernels) / sizeof(GridpointKernel)};
 #endif

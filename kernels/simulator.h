@@ -43,7 +43,7 @@ uint32_t gridpoint_shared_address(const void* pointer);
 // First shared address of the dynamic shared memory.
 uint32_t gridpoint_shared_base(void);
 
-// Checks `bytes` bytes of global memory: inside one live allocation, aligned to `alignment`. `access` is 0 read, 1 write.
+// Checks `bytes` bytes of global memory: inside one live allocation, aligned to `alignment`. `access` is 0 read, 1 write, 2 non-coherent read.
 void gridpoint_global(const void* pointer, uint32_t bytes, uint32_t alignment, uint32_t access);
 
 // bar.sync id, threads (threads == 0: the whole block).
@@ -74,6 +74,66 @@ uint32_t gridpoint_atomic_max(uint32_t* pointer, uint32_t value, uint32_t scope,
 uint32_t gridpoint_atomic_exchange(uint32_t* pointer, uint32_t value, uint32_t scope, uint32_t order);
 // fence.acq_rel.{cta,gpu,sys}.
 void gridpoint_fence(uint32_t scope);
+
+// bar.arrive id, threads.
+void gridpoint_barrier_arrive(uint32_t id, uint32_t threads);
+// vote.sync: mode 0 any, 1 all.
+uint32_t gridpoint_vote(uint32_t mode, uint32_t mask, uint32_t predicate);
+// redux.sync: operation 0 add, 1 min, 2 max (unsigned), 3 min, 4 max (signed), 5 and, 6 or, 7 xor.
+uint32_t gridpoint_reduce(uint32_t operation, uint32_t mask, uint32_t value);
+// elect.sync: 1 in the lowest lane of the mask.
+uint32_t gridpoint_elect(uint32_t mask);
+// As gridpoint_mma_bf16, on float16 operands.
+void gridpoint_mma_f16(float* d, const uint32_t* a, const uint32_t* b, uint32_t m_tiles, uint32_t n_tiles);
+// stmatrix.sync.aligned.m8n8.x{count}[.trans].shared.b16.
+void gridpoint_stmatrix(const uint32_t* registers, uint32_t count, uint32_t transposed, uint32_t address);
+// A generic write to shared memory that went around the other functions: asynchronous operations see it after a proxy fence.
+void gridpoint_shared_written(uint32_t address, uint32_t bytes);
+
+// mbarrier.init and mbarrier.inval; eight bytes at a multiple of 8.
+void gridpoint_mbarrier_init(uint32_t address, uint32_t count);
+void gridpoint_mbarrier_invalidate(uint32_t address);
+// mbarrier.expect_tx of `bytes`, then mbarrier.arrive by `arrivals`; either may be 0. The address may be one from gridpoint_map_shared.
+void gridpoint_mbarrier_arrive(uint32_t address, uint32_t arrivals, uint32_t bytes);
+// mbarrier.try_wait.parity (blocks != 0) or mbarrier.test_wait.parity: 1 once the phase of `parity` has completed.
+uint32_t gridpoint_mbarrier_wait(uint32_t address, uint32_t parity, uint32_t blocks);
+// fence.mbarrier_init.release.cluster and fence.proxy.async.
+void gridpoint_fence_mbarrier_init(void);
+void gridpoint_fence_proxy_async(void);
+
+// cp.async.bulk from global to shared memory; `ranks` is 0, or the mask of .multicast::cluster.
+void gridpoint_bulk_load(uint32_t target, const void* source, uint32_t bytes, uint32_t mbarrier, uint32_t ranks);
+// cp.async.bulk from the own shared memory to the cluster's.
+void gridpoint_bulk_copy_cluster(uint32_t target, uint32_t source, uint32_t bytes, uint32_t mbarrier);
+// cp.async.bulk from shared to global memory.
+void gridpoint_bulk_store(void* target, uint32_t source, uint32_t bytes);
+// cp.async.bulk.tensor in both directions, with `rank` coordinates.
+void gridpoint_tensor_load(uint32_t target, const void* map, uint32_t rank, const int32_t* coordinates, uint32_t mbarrier, uint32_t ranks);
+void gridpoint_tensor_store(const void* map, uint32_t rank, const int32_t* coordinates, uint32_t source);
+// cp.async.bulk.prefetch.tensor, or with rank 0 prefetch.tensormap: only checked.
+void gridpoint_tensor_prefetch(const void* map, uint32_t rank, const int32_t* coordinates);
+// cp.async.bulk.commit_group and cp.async.bulk.wait_group[.read].
+void gridpoint_bulk_commit(void);
+void gridpoint_bulk_wait(uint32_t pending, uint32_t read);
+
+// %cluster_ctarank in the lower and %cluster_nctarank in the upper half.
+uint32_t gridpoint_cluster_place(void);
+// barrier.cluster.arrive.aligned (waits == 0) and barrier.cluster.wait.aligned.
+void gridpoint_cluster_barrier(uint32_t waits);
+// mapa.shared::cluster.
+uint32_t gridpoint_map_shared(uint32_t address, uint32_t rank);
+// Host address of checked shared memory, the own or, by an address from gridpoint_map_shared, the cluster's. access: 0 read, 1 write.
+void* gridpoint_shared_cluster(uint32_t address, uint32_t bytes, uint32_t alignment, uint32_t access);
+
+// wgmma.fence, wgmma.commit_group and wgmma.wait_group.
+void gridpoint_wgmma_fence(void);
+void gridpoint_wgmma_commit(void);
+void gridpoint_wgmma_wait(uint32_t pending);
+// wgmma.mma_async.m64n{columns}k16.f32: `a` is the address of four registers or a matrix descriptor. Flags: 1 float16 instead of bfloat16,
+// 2 a in registers, 4 a is M-major, 8 b is N-major, 16 a negated, 32 b negated, 64 d takes part in the sum.
+void gridpoint_wgmma(float* d, uint64_t a, uint64_t b, uint32_t columns, uint32_t flags);
+// setmaxnreg.{inc,dec}.
+void gridpoint_set_registers(uint32_t count, uint32_t increases);
 
 // griddepcontrol.wait / griddepcontrol.launch_dependents.
 void gridpoint_grid_dependency_wait(void);

@@ -48,6 +48,53 @@ pub fn host_modules() -> Vec<&'static HostModule> {
     modules().iter().map(|module| module.host).collect()
 }
 
+/// The kernels that tell the simulated device of their plain loads and stores, for its detectors. They compute the same bits, slower.
+///
+/// The modules are compiled into whoever calls this and into no other program.
+#[inline]
+pub fn checked_modules() -> Vec<&'static HostModule> {
+    table::checked()
+}
+
+/// [`checked_modules`] with a bug put into one of them: the plant `name` of build/planted.rs, for tests of the detectors.
+#[doc(hidden)]
+#[inline]
+pub fn planted_modules(name: &str) -> Option<Vec<&'static HostModule>> {
+    let (_, module, planted) = table::planted().into_iter().find(|(plant, ..)| *plant == name)?;
+    let swap = |checked: &'static HostModule| if checked.name() == module { planted } else { checked };
+    Some(checked_modules().into_iter().map(swap).collect())
+}
+
+/// The kernels of tests/instructions: part of whoever calls this and of no other program.
+#[doc(hidden)]
+#[inline]
+pub fn test_modules() -> Vec<KernelModule> {
+    table::tested()
+}
+
+/// [`images`] with those of [`test_modules`].
+#[doc(hidden)]
+#[inline]
+pub fn images_with_tests() -> Images {
+    let image = |module: KernelModule| Image { module: module.name.to_owned(), bytes: module.image.into() };
+    let mut images = images();
+    images.modules.extend(test_modules().into_iter().map(image));
+    images
+}
+
+/// [`simulated_images`] with those of [`test_modules`].
+#[doc(hidden)]
+#[inline]
+pub fn simulated_images_with_tests() -> Images {
+    let image = |module: KernelModule| Image {
+        module: module.name.to_owned(),
+        bytes: gridpoint_simulator::image(module.name).into(),
+    };
+    let mut images = simulated_images();
+    images.modules.extend(test_modules().into_iter().map(image));
+    images
+}
+
 /// What the simulated device loads in place of images: the modules' names.
 pub fn simulated_images() -> Images {
     let image = |module: &KernelModule| Image {
@@ -69,7 +116,9 @@ macro_rules! kernel_list {
     (
         nvcc: $nvcc:expr;
         architectures: $architectures:expr;
-        $($name:literal $symbol:ident $image:expr;)*
+        $($name:literal $symbol:ident $checked:ident $image:expr;)*
+        $(planted $plant:literal $module:literal $planted:ident;)*
+        $(tested $tested:literal $tested_symbol:ident $tested_image:expr;)*
     ) => {
         /// Version of the nvcc that compiled the images, as `13.0.88`.
         pub const NVCC: Option<&str> = $nvcc;
@@ -85,6 +134,31 @@ macro_rules! kernel_list {
             // (`GRIDPOINT_MODULE` in kernels/ptx.cuh).
             unsafe extern "C" {
                 $(safe static $symbol: HostModule;)*
+                $(safe static $checked: HostModule;)*
+                $(safe static $planted: HostModule;)*
+                $(safe static $tested_symbol: HostModule;)*
+            }
+
+            #[inline]
+            pub(super) fn tested() -> Vec<KernelModule> {
+                vec![$(KernelModule {
+                    name: $tested,
+                    image: {
+                        const IMAGE: &Aligned<[u8]> = &Aligned(*$tested_image);
+                        &IMAGE.0
+                    },
+                    host: &$tested_symbol,
+                }),*]
+            }
+
+            #[inline]
+            pub(super) fn planted() -> Vec<(&'static str, &'static str, &'static HostModule)> {
+                vec![$(($plant, $module, &$planted)),*]
+            }
+
+            #[inline]
+            pub(super) fn checked() -> Vec<&'static HostModule> {
+                vec![$(&$checked),*]
             }
 
             pub(super) static MODULES: &[KernelModule] = &[$(KernelModule {

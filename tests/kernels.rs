@@ -1,8 +1,9 @@
 //! Every case on the simulated device, under several schedules.
 //!
 //! A process has one simulated device with one schedule. This one runs threads round-robin and starts itself again for each seed; a
-//! case passes when it passes under every schedule and downloads the same bytes. `GRIDPOINT_SIM_SEED=N` runs under seed N alone,
-//! which reproduces what was seen under it.
+//! case passes when it passes under every schedule and downloads the same bytes. Under one of the seeds all detectors watch, over kernels
+//! that tell of their plain loads and stores. `GRIDPOINT_SIM_SEED=N` runs under seed N alone, which reproduces what was seen under it, and
+//! `GRIDPOINT_SIM_DETECTORS=1` with detectors.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "digests and a wrong seed are for whoever started this")]
 
 #[path = "cases/mod.rs"]
@@ -17,8 +18,9 @@ use libtest_mimic::{Arguments, Trial};
 use support::Case;
 
 const SEED: &str = "GRIDPOINT_SIM_SEED";
-/// The schedules beside round-robin.
-const SEEDS: [u64; 2] = [1, 2];
+const DETECTORS: &str = "GRIDPOINT_SIM_DETECTORS";
+/// The schedules beside round-robin, and whether detectors watch.
+const SEEDS: [(u64, bool); 2] = [(1, false), (2, true)];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         },
         Err(_) => None,
     };
-    let device = simulated::open(seed);
+    let device = simulated::open(seed, support::is_set(DETECTORS));
     let trial = |case: Case| {
         let device = device.clone();
         Trial::test(case.name, move || {
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
             match seed {
                 // Read by the process that started this one; the test's name may stand in the line before.
                 Some(_) => println!("\n{}", digest_line(case, digest)),
-                None => SEEDS.iter().try_for_each(|&seed| check_seeded(case, seed, digest))?,
+                None => SEEDS.iter().try_for_each(|&(seed, watched)| check_seeded(case, seed, watched, digest))?,
             }
             Ok(())
         })
@@ -53,11 +55,14 @@ fn digest_line(case: Case, digest: u64) -> String {
 }
 
 /// Runs a case in a process of its own under `seed`; its digest must be `expected`.
-fn check_seeded(case: Case, seed: u64, expected: u64) -> Result<(), String> {
-    let again = format!("{SEED}={seed} cargo test --test kernels -- --exact {}", case.name);
+fn check_seeded(case: Case, seed: u64, watched: bool, expected: u64) -> Result<(), String> {
+    let watched = if watched { "1" } else { "0" };
+    let again = format!("{SEED}={seed} {DETECTORS}={watched} cargo test --test kernels -- --exact {}", case.name);
     let output = std::env::current_exe()
         .and_then(|program| {
-            Command::new(program).args(["--exact", case.name, "--color", "never"]).env(SEED, seed.to_string()).output()
+            let mut command = Command::new(program);
+            command.args(["--exact", case.name, "--color", "never"]);
+            command.env(SEED, seed.to_string()).env(DETECTORS, watched).output()
         })
         .map_err(|error| format!("`{again}` does not start: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);

@@ -4,10 +4,12 @@ mod attention;
 mod embedding;
 mod fixture;
 mod gemm;
+mod instructions;
 mod norm;
 mod rope;
 mod sample;
 mod schedule;
+mod warpgroups;
 
 use crate::support::Case;
 
@@ -18,7 +20,10 @@ pub(crate) type Suite = fn() -> Vec<Case>;
 const KERNELS: [Suite; 7] =
     [attention::cases, embedding::cases, gemm::cases, norm::cases, rope::cases, sample::cases, schedule::cases];
 
+/// Suites of tests/instructions.
+const INSTRUCTIONS: [Suite; 2] = [instructions::cases, warpgroups::cases];
+
 /// All cases of all suites.
 pub(crate) fn all() -> Vec<Case> {
-    KERNELS.iter().flat_map(|suite| suite()).collect()
+    KERNELS.iter().chain(&INSTRUCTIONS).flat_map(|suite| suite()).collect()
 }

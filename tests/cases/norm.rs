@@ -230,7 +230,8 @@ fn logit_rows_are_gathered(device: &TestDevice) {
     for (rows, width) in [(40, 192), (6, 1032)] {
         for add in [false, true] {
             let inputs = Inputs::random(&mut random, rows, width, add);
-            let gathered = [rows - 1, 0, 3, 3, rows / 2];
+            // A row that is named twice may not be summed.
+            let gathered = [rows - 1, 0, 3, if add { 4 } else { 3 }, rows / 2 - 1];
             let what = format!("gathered from [{rows}, {width}], add {add}");
             let all = inputs.run(device, None, 0, 1, false);
             let found = inputs.run(device, Some(&gathered), 3, 2, false);

@@ -107,8 +107,12 @@ impl TestDevice {
 
     /// Memory of `length` elements, every byte 0xFF.
     pub(crate) fn poisoned<T: Pod>(&self, length: usize) -> DeviceVec<T> {
-        let bytes = self.upload(&vec![POISON; length * size_of::<T>()]);
-        DeviceVec { buffer: bytes.buffer, length, element: PhantomData }
+        let mut bytes = self.upload(&vec![POISON; length * size_of::<T>()]).buffer;
+        if let Some(buffer) = &mut bytes {
+            // To the simulated device a fill, unlike an upload, says that nothing is there.
+            buffer.set_8(POISON).unwrap_or_else(|error| panic!("a fill of {} bytes: {error}", buffer.len()));
+        }
+        DeviceVec { buffer: bytes, length, element: PhantomData }
     }
 
     /// Launches a kernel and waits for it.

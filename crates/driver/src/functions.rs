@@ -3,7 +3,9 @@
 //! Everything that exists once per function (the table's fields, the loader, the tables that answer an error, the linkable
 //! symbols) is made from this list. It holds what cust 0.3.2 references and what gridpoint binds itself.
 
-/// Calls the macro `$with` with the list.
+/// Calls the macro `$with` with the list: `name(argument: type, ...);` for every function. The types are those of this crate and of
+/// [`std::ffi`], which the place of the call must have in scope.
+#[macro_export]
 macro_rules! with_functions {
     ($with:ident) => {
         $with! {
@@ -12,6 +14,13 @@ macro_rules! with_functions {
             cuGetErrorName(error: CUresult, text: *mut *const c_char);
             cuGetErrorString(error: CUresult, text: *mut *const c_char);
             cuGetProcAddress(symbol: *const c_char, address: *mut *mut c_void, cuda_version: c_int, flags: u64);
+            cuGetProcAddress_v2(
+                symbol: *const c_char,
+                address: *mut *mut c_void,
+                cuda_version: c_int,
+                flags: u64,
+                symbol_status: *mut CUdriverProcAddressQueryResult
+            );
             cuInit(flags: c_uint);
             cuProfilerStart();
             cuProfilerStop();
@@ -23,6 +32,7 @@ macro_rules! with_functions {
             cuDeviceGetName(name: *mut c_char, len: c_int, device: CUdevice);
             cuDeviceGetUuid(uuid: *mut CUuuid, device: CUdevice);
             cuDeviceGraphMemTrim(device: CUdevice);
+            cuDevicePrimaryCtxGetState(device: CUdevice, flags: *mut c_uint, active: *mut c_int);
             cuDevicePrimaryCtxRelease_v2(device: CUdevice);
             cuDevicePrimaryCtxReset_v2(device: CUdevice);
             cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice);
@@ -75,6 +85,51 @@ macro_rules! with_functions {
             cuMemsetD8Async(dst_device: CUdeviceptr, value: c_uchar, count: usize, stream: CUstream);
             cuMemsetD8_v2(dst_device: CUdeviceptr, value: c_uchar, count: usize);
             cuPointerGetAttribute(data: *mut c_void, attribute: CUpointer_attribute, ptr: CUdeviceptr);
+            // Virtual memory.
+            cuMemAddressFree(pointer: CUdeviceptr, size: usize);
+            cuMemAddressReserve(
+                pointer: *mut CUdeviceptr,
+                size: usize,
+                alignment: usize,
+                address: CUdeviceptr,
+                flags: u64
+            );
+            cuMemCreate(
+                handle: *mut CUmemGenericAllocationHandle,
+                size: usize,
+                prop: *const CUmemAllocationProp,
+                flags: u64
+            );
+            cuMemGetAllocationGranularity(
+                granularity: *mut usize,
+                prop: *const CUmemAllocationProp,
+                option: CUmemAllocationGranularity_flags
+            );
+            cuMemMap(
+                pointer: CUdeviceptr,
+                size: usize,
+                offset: usize,
+                handle: CUmemGenericAllocationHandle,
+                flags: u64
+            );
+            cuMemRelease(handle: CUmemGenericAllocationHandle);
+            cuMemSetAccess(pointer: CUdeviceptr, size: usize, desc: *const CUmemAccessDesc, count: usize);
+            cuMemUnmap(pointer: CUdeviceptr, size: usize);
+            // Tensor maps.
+            cuTensorMapEncodeTiled(
+                tensor_map: *mut CUtensorMap,
+                tensor_data_type: CUtensorMapDataType,
+                tensor_rank: u32,
+                global_address: *mut c_void,
+                global_dim: *const u64,
+                global_strides: *const u64,
+                box_dim: *const u32,
+                element_strides: *const u32,
+                interleave: CUtensorMapInterleave,
+                swizzle: CUtensorMapSwizzle,
+                l2_promotion: CUtensorMapL2promotion,
+                oob_fill: CUtensorMapFloatOOBfill
+            );
             // Modules.
             cuModuleGetFunction(function: *mut CUfunction, module: CUmodule, name: *const c_char);
             cuModuleGetGlobal_v2(pointer: *mut CUdeviceptr, bytes: *mut usize, module: CUmodule, name: *const c_char);
@@ -192,6 +247,12 @@ macro_rules! with_functions {
             cuStreamIsCapturing(stream: CUstream, capture_status: *mut CUstreamCaptureStatus);
             cuStreamQuery(stream: CUstream);
             cuStreamSynchronize(stream: CUstream);
+            cuStreamUpdateCaptureDependencies(
+                stream: CUstream,
+                dependencies: *mut CUgraphNode,
+                num_dependencies: usize,
+                flags: c_uint
+            );
             cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
             cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode);
             // Events.
@@ -210,6 +271,7 @@ macro_rules! with_functions {
                 num_dependencies: usize,
                 node_params: *const CUDA_KERNEL_NODE_PARAMS_v1
             );
+            cuGraphClone(graph_clone: *mut CUgraph, original_graph: CUgraph);
             cuGraphCreate(graph: *mut CUgraph, flags: c_uint);
             cuGraphDebugDotPrint(graph: CUgraph, path: *const c_char, flags: c_uint);
             cuGraphDestroy(graph: CUgraph);
@@ -231,8 +293,11 @@ macro_rules! with_functions {
             );
             cuGraphKernelNodeGetParams(node: CUgraphNode, node_params: *mut CUDA_KERNEL_NODE_PARAMS_v1);
             cuGraphKernelNodeGetParams_v2(node: CUgraphNode, params: *mut CUDA_KERNEL_NODE_PARAMS_v2);
+            cuGraphKernelNodeSetParams_v2(node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v2);
             cuGraphLaunch(graph_exec: CUgraphExec, stream: CUstream);
+            cuGraphNodeGetEnabled(graph_exec: CUgraphExec, node: CUgraphNode, is_enabled: *mut c_uint);
             cuGraphNodeGetType(node: CUgraphNode, kind: *mut CUgraphNodeType);
+            cuGraphNodeSetEnabled(graph_exec: CUgraphExec, node: CUgraphNode, is_enabled: c_uint);
             cuGraphUpload(graph_exec: CUgraphExec, stream: CUstream);
             // Arrays, textures and foreign memory (referenced by cust).
             cuArray3DCreate_v2(handle: *mut CUarray, allocate_array: *const c_void);
@@ -260,4 +325,3 @@ macro_rules! with_functions {
         }
     };
 }
-pub(crate) use with_functions;

@@ -21,8 +21,10 @@ mod probe;
 mod result;
 mod table;
 mod types;
+mod virtual_memory;
 
 pub use probe::{Found, probe};
 pub use result::{CUresult, Error, check};
 pub use table::*;
 pub use types::*;
+pub use virtual_memory::*;

@@ -4,8 +4,7 @@ use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ushort, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::functions::with_functions;
-use crate::{CUresult, types::*};
+use crate::{CUresult, types::*, virtual_memory::*, with_functions};
 
 /// The library that holds the driver, by its loader name on Linux.
 pub const DRIVER_LIBRARY: &str = "libcuda.so.1";

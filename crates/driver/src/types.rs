@@ -97,6 +97,8 @@ macro_rules! constants {
 }
 
 constants! {
+    /// How cuGetProcAddress went.
+    CUdriverProcAddressQueryResult { SUCCESS = 0; SYMBOL_NOT_FOUND = 1; VERSION_NOT_SUFFICIENT = 2; }
     /// What a capture forbids: calls that could be unsafe, from any thread, from this thread, or none.
     CUstreamCaptureMode { GLOBAL = 0; THREAD_LOCAL = 1; RELAXED = 2; }
     /// Whether a stream captures.
@@ -164,12 +166,31 @@ constants! {
     CUmem_advise { SET_READ_MOSTLY = 1; UNSET_READ_MOSTLY = 2; SET_PREFERRED_LOCATION = 3; UNSET_PREFERRED_LOCATION = 4; }
     /// The kind of a linker's input.
     CUjitInputType { CUBIN = 0; PTX = 1; FATBINARY = 2; OBJECT = 3; LIBRARY = 4; }
+    /// The type of a tensor's elements.
+    CUtensorMapDataType {
+        UINT8 = 0; UINT16 = 1; UINT32 = 2; INT32 = 3; UINT64 = 4; INT64 = 5; FLOAT16 = 6; FLOAT32 = 7; FLOAT64 = 8; BFLOAT16 = 9;
+        FLOAT32_FTZ = 10; TFLOAT32 = 11; TFLOAT32_FTZ = 12; PACKED_16U4_ALIGN8B = 13; PACKED_16U4_ALIGN16B = 14;
+        PACKED_16U6_ALIGN16B = 15;
+    }
+    /// Whether channels of a tensor lie interleaved.
+    CUtensorMapInterleave { NONE = 0; INTERLEAVE_16B = 1; INTERLEAVE_32B = 2; }
+    /// How a tensor map's box is swizzled in shared memory.
+    CUtensorMapSwizzle {
+        NONE = 0; SWIZZLE_32B = 1; SWIZZLE_64B = 2; SWIZZLE_128B = 3; SWIZZLE_128B_ATOM_32B = 4;
+        SWIZZLE_128B_ATOM_32B_FLIP_8B = 5; SWIZZLE_128B_ATOM_64B = 6;
+    }
+    /// How much the second cache fetches for a tensor map's copies.
+    CUtensorMapL2promotion { NONE = 0; L2_64B = 1; L2_128B = 2; L2_256B = 3; }
+    /// What elements outside a tensor are loaded as.
+    CUtensorMapFloatOOBfill { NONE = 0; NAN_REQUEST_ZERO_FMA = 1; }
     /// An option of the PTX compiler.
     CUjit_option {
         MAX_REGISTERS = 0; INFO_LOG_BUFFER = 3; INFO_LOG_BUFFER_SIZE_BYTES = 4; ERROR_LOG_BUFFER = 5;
         ERROR_LOG_BUFFER_SIZE_BYTES = 6;
     }
 }
+
+pub(crate) use constants;
 
 /// Flags of [`crate::cuStreamCreateWithPriority`]: no implicit order with the legacy stream.
 pub const CU_STREAM_NON_BLOCKING: c_uint = 1;
@@ -214,6 +235,14 @@ pub union CUlaunchAttributeValue {
     pub value: c_int,
     /// For `CLUSTER_DIMENSION`: the cluster's extent in x, y, z.
     pub cluster: [c_uint; 3],
+}
+
+/// A tensor map: 128 opaque bytes that a kernel hands to bulk-tensor copies.
+#[repr(C, align(128))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CUtensorMap {
+    /// The bytes.
+    pub opaque: [u64; 16],
 }
 
 /// One attribute of a launch.
@@ -381,6 +410,7 @@ mod tests {
         assert_eq!((size_of::<CUlaunchAttributeValue>(), align_of::<CUlaunchAttributeValue>()), (64, 8));
         assert_eq!((size_of::<CUlaunchAttribute>(), offset_of!(CUlaunchAttribute, value)), (72, 8));
         assert_eq!(size_of::<CUlaunchConfig>(), 56);
+        assert_eq!((size_of::<CUtensorMap>(), align_of::<CUtensorMap>()), (128, 128));
         assert_eq!(
             [
                 offset_of!(CUlaunchConfig, shared_mem_bytes),

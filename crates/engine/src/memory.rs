@@ -94,10 +94,10 @@ impl Sizes {
         }
     }
 
-    /// Words of 8 bytes of the largest step block.
-    fn block_words(&self) -> Result<u64, EngineError> {
+    /// Words of 8 bytes of the largest step block. No request holds more pages than there are.
+    fn block_words(&self, pages: u32) -> Result<u64, EngineError> {
         let point = GridPoint { tokens: self.token_rows, prefills: self.max_requests, decodes: 0 };
-        let layout = StepLayout::new(point, self.logit_rows, pages_for(self.max_sequence_length))?;
+        let layout = StepLayout::new(point, self.logit_rows, pages_for(self.max_sequence_length).min(pages))?;
         Ok(u64::from(layout.bytes()) / size_of::<u64>() as u64)
     }
 
@@ -105,7 +105,7 @@ impl Sizes {
         let mut layout = ArenaLayout::new();
         let workspace = Workspace::reserve(&mut layout, config, self.capacity(pages))?;
         let workspace_bytes = layout.bytes();
-        let block = layout.reserve("step block", self.block_words()?)?;
+        let block = layout.reserve("step block", self.block_words(pages)?)?;
         let cache = KvCache::reserve(&mut layout, config, pages)?;
         Ok(RunLayout { layout, workspace, workspace_bytes, block, cache })
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{IntegrityError, SamplingError};
+use crate::error::{IntegrityError, RequestError, SamplingError};
 use crate::step::{RowKind, Sampled};
 
 /// Names a request for as long as its scheduler lives; given out in order of arrival and never again.
@@ -81,6 +81,29 @@ impl NewRequest {
     #[must_use]
     pub fn greedy(prompt: Vec<u32>, max_new_tokens: u32) -> Self {
         Self { prompt, max_new_tokens, sampling: SamplingParameters::GREEDY, logprobs: false, stop_tokens: Vec::new() }
+    }
+
+    /// What can be known of the request without an engine, for sequences of at most `max_sequence_length` tokens with ids
+    /// below `vocabulary`: an engine that has the pages takes what passes.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub fn validate(&self, max_sequence_length: u32, vocabulary: u32) -> Result<(), RequestError> {
+        self.sampling.validate()?;
+        if self.prompt.is_empty() {
+            return Err(RequestError::EmptyPrompt);
+        }
+        if self.max_new_tokens == 0 && !self.logprobs {
+            return Err(RequestError::NothingToDo);
+        }
+        let (length, longest) = (self.prompt.len(), max_sequence_length.saturating_sub(self.max_new_tokens.min(1)));
+        if length > longest as usize {
+            return Err(RequestError::PromptTooLong { length, longest, max_sequence_length });
+        }
+        match self.prompt.iter().enumerate().find(|&(_, &token)| token >= vocabulary) {
+            Some((position, &token)) => Err(RequestError::TokenOutsideVocabulary { token, position, vocabulary }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -106,21 +106,8 @@ impl Scheduler {
     /// The tokens that `new` may reach, prompt included.
     fn check(&self, new: &NewRequest) -> Result<u32, RequestError> {
         let SchedulerLimits { max_sequence_length, vocabulary, .. } = self.limits;
-        new.sampling.validate()?;
-        if new.prompt.is_empty() {
-            return Err(RequestError::EmptyPrompt);
-        }
-        if new.max_new_tokens == 0 && !new.logprobs {
-            return Err(RequestError::NothingToDo);
-        }
-        let longest = max_sequence_length - new.max_new_tokens.min(1);
-        let length = u32::try_from(new.prompt.len()).ok().filter(|&length| length <= longest);
-        let Some(length) = length else {
-            return Err(RequestError::PromptTooLong { length: new.prompt.len(), longest, max_sequence_length });
-        };
-        if let Some((position, &token)) = new.prompt.iter().enumerate().find(|&(_, &token)| token >= vocabulary) {
-            return Err(RequestError::TokenOutsideVocabulary { token, position, vocabulary });
-        }
+        new.validate(max_sequence_length, vocabulary)?;
+        let length = new.prompt.len() as u32;
         let limit = length.saturating_add(new.max_new_tokens).min(max_sequence_length);
         let (needed, capacity) = (pages_for(limit), self.pool.capacity());
         if needed > capacity {

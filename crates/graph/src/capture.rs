@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gridpoint_plan::{GridPoint, Match, Matcher, Matching, Plan, StepShape};
 use gridpoint_runtime::{Graph, Launches, RuntimeError, Stream};
 
-use crate::Bytes;
+use crate::{Bytes, Seconds};
 
 /// What a model records for a point.
 #[derive(Clone, Debug)]
@@ -145,10 +145,10 @@ impl GraphSet {
             pool,
         };
         tracing::info!(
-            "> built {} cuda graph(s), {} distinct, in {:.2} sec. Pool: reserved {}, allocated {}.",
+            "> built {} cuda graph(s), {} distinct, in {} sec. Pool: reserved {}, allocated {}.",
             summary.graphs,
             summary.distinct,
-            summary.time.as_secs_f64(),
+            Seconds(summary.time),
             Bytes::from(pool.reserved),
             Bytes::from(pool.allocated)
         );

@@ -24,6 +24,7 @@ mod layout;
 mod meta;
 mod report;
 mod ring;
+mod seconds;
 
 pub use bytes::Bytes;
 pub use capture::{CaptureProgress, CaptureSummary, GraphSet, PoolUse, Recorded};
@@ -32,3 +33,4 @@ pub use layout::StepLayout;
 pub use meta::{LogitRequest, RequestKind, StepWriter};
 pub use report::{EagerReason, StepKind, StepReport, StepTotals};
 pub use ring::{PackedStep, RING_SLOTS, StepRing, Ticket};
+pub use seconds::Seconds;

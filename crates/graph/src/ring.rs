@@ -117,8 +117,13 @@ impl StepRing {
         stream.upload(&self.arena, self.block, &slot.block, words)?;
         let launched = launch(stream);
         // Also behind a launch that failed: the copy may still read the slot.
-        slot.done.record(stream)?;
-        launched?;
+        let recorded = slot.done.record(stream);
+        if recorded.is_err() {
+            // Nothing guards the slot then, so what reads it has to be over before the slot is written again. Where this fails too the
+            // first error says more.
+            let _ = stream.synchronize();
+        }
+        launched.and(recorded)?;
         self.steps += 1;
         slot.step = self.steps;
         slot.logit_rows = packed.logit_rows;
@@ -141,9 +146,11 @@ impl StepRing {
 
 impl Drop for StepRing {
     fn drop(&mut self) {
-        // The device may still read a slot or write results. An error here was or will be reported where the step is waited for.
+        // The device may still read a slot or write results. A destructor has no caller to tell.
         for slot in &self.slots {
-            let _ = slot.done.synchronize();
+            if let Err(error) = slot.done.synchronize() {
+                tracing::warn!("{error}");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Everything is computed in f64 and rounded to f32 once at the end of each stage.
 
 use std::f64::consts::TAU;
+use std::ops::Range;
 
 /// The base of the frequencies and how they are scaled for contexts longer than the one trained first.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,9 +75,14 @@ fn scale(scaling: &RopeScaling, frequency: f64) -> f64 {
 /// holds the f32 frequencies and this table agree on the angle.
 #[must_use]
 pub fn rotary_table(rope: &RopeConfig, head_dim: usize, positions: usize) -> Vec<f32> {
+    rotary_rows(rope, head_dim, 0..positions)
+}
+
+/// The rows of [`rotary_table`] for these positions: a long table is made in pieces.
+pub(crate) fn rotary_rows(rope: &RopeConfig, head_dim: usize, positions: Range<usize>) -> Vec<f32> {
     let frequencies = inverse_frequencies(rope, head_dim);
-    let mut table = Vec::with_capacity(positions.saturating_mul(frequencies.len()).saturating_mul(2));
-    for position in 0..positions {
+    let mut table = Vec::with_capacity(positions.len().saturating_mul(frequencies.len()).saturating_mul(2));
+    for position in positions {
         for &frequency in &frequencies {
             let (sine, cosine) = (position as f64 * f64::from(frequency)).sin_cos();
             table.extend([cosine as f32, sine as f32]);

@@ -78,7 +78,10 @@ impl Device {
         if let Err(error) = cust::init(cust::CudaFlags::empty()) {
             return Err(absent(error));
         }
-        let count = CudaDevice::num_devices().map_err(absent)?;
+        let count = CudaDevice::num_devices().map_err(|error| match error {
+            cust::error::CudaError::NoDevice => absent(error),
+            other => from_cust("cuDeviceGetCount")(other),
+        })?;
         if count == 0 {
             return Err(absent(cust::error::CudaError::NoDevice));
         }
@@ -136,6 +139,8 @@ impl Device {
         }
         let device = CudaDevice::get_device(ordinal).map_err(from_cust("cuDeviceGet"))?;
         let context = Context::new(device).map_err(from_cust("cuDevicePrimaryCtxRetain"))?;
+        // cust also makes it current, and does not say whether that worked.
+        CurrentContext::set_current(&context).map_err(from_cust("cuCtxSetCurrent"))?;
         let mut modules = BTreeMap::new();
         for image in &images.modules {
             let module = Module::from_fatbin(&image.bytes, &[])
@@ -211,8 +216,8 @@ fn refused(
             module: module.to_owned(),
             architectures: images.architectures.clone(),
             device: properties.name.clone(),
-            capability: format!("{major}.{minor}"),
-            suggestion: format!("{major}{minor}"),
+            major,
+            minor,
         },
         // 222: the driver's compiler does not know the PTX version of the image.
         _ if code.0 == 222 => RuntimeError::DriverTooOld {
@@ -220,6 +225,6 @@ fn refused(
             built_with: images.toolkit.map_or_else(|| "unknown".to_owned(), version_text),
             needed: images.toolkit.map_or_else(|| "unknown".to_owned(), version_text),
         },
-        other => from_cust("cuModuleLoadData")(other),
+        other => from_cust("cuModuleLoadDataEx")(other),
     }
 }

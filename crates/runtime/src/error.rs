@@ -36,8 +36,8 @@ pub enum RuntimeError {
     },
     /// The images hold nothing for this device.
     #[error(
-        "the kernels of module `{module}` were built for {architectures}, which `{device}` (compute capability {capability}) cannot \
-         run; build again with CUDA_COMPUTE_CAP={suggestion}"
+        "the kernels of module `{module}` were built for {architectures}, which `{device}` (compute capability {major}.{minor}) cannot \
+         run; build again with CUDA_COMPUTE_CAP={major}{minor}"
     )]
     NoImageForDevice {
         /// The module.
@@ -46,10 +46,10 @@ pub enum RuntimeError {
         architectures: String,
         /// The device's name.
         device: String,
-        /// Its compute capability, as `7.5`.
-        capability: String,
-        /// The value that would be right, as `75`.
-        suggestion: String,
+        /// Its compute capability: the 7 of 7.5.
+        major: i32,
+        /// The 5 of 7.5.
+        minor: i32,
     },
     /// A module lacks a kernel.
     #[error("module `{module}` has no kernel `{kernel}`")]

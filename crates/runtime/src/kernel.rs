@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use gridpoint_driver::{self as driver, CUresult};
 use gridpoint_driver::{CUfunction, CUfunction_attribute};
 
+use crate::instructions::{GroupGemmParameters, InstructionParameters};
 use crate::parameters::{
     AttentionParameters, EmbeddingParameters, GemmParameters, NormParameters, RopeAppendParameters, SampleParameters,
     ScheduleParameters,
@@ -40,6 +41,16 @@ parameters! {
     SampleParameters => "sample",
 }
 
+// SAFETY: tests/instructions/instructions.cu lists all its kernels with this struct, which has no gaps.
+unsafe impl Parameters for InstructionParameters {
+    const MODULE: &'static str = "instructions";
+}
+
+// SAFETY: tests/instructions/group_gemm.cu lists its kernel with this struct, which has no gaps.
+unsafe impl Parameters for GroupGemmParameters {
+    const MODULE: &'static str = "group_gemm";
+}
+
 /// A function of a loaded module that takes one `P`.
 #[derive(Debug)]
 pub struct Kernel<P> {
@@ -71,6 +82,10 @@ impl<P: Parameters> Kernel<P> {
         let (mut offset, mut size) = (0_usize, 0_usize);
         // SAFETY: as above; both pointers are those of live integers.
         let known = unsafe { (table.cuFuncGetParamInfo)(function, 0, &mut offset, &mut size) };
+        // Drivers before 12.4 cannot tell.
+        if known != CUresult::ERROR_NOT_FOUND {
+            driver::check("cuFuncGetParamInfo", known)?;
+        }
         if known.is_success() && size != size_of::<P>() {
             return Err(RuntimeError::ParameterSize {
                 kernel: name.to_owned(),

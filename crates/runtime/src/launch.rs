@@ -14,6 +14,8 @@ pub struct Launch {
     pub(crate) blocks: u32,
     pub(crate) threads: u32,
     pub(crate) shared_bytes: u32,
+    /// Blocks of a cluster, in x; 1 without clusters.
+    pub(crate) cluster_blocks: u32,
     /// The struct's bytes, in words so that they are aligned for any field.
     pub(crate) parameters: Box<[u64]>,
     name: &'static str,
@@ -28,7 +30,8 @@ impl Launch {
         shared_bytes: u32,
         parameters: &P,
     ) -> Self {
-        const { assert!(align_of::<P>() <= align_of::<u64>(), "a parameter struct is aligned to at most eight bytes") };
+        // The driver copies the bytes to where the kernel's alignment asks for them; only their source is aligned to eight.
+        const { assert!(align_of::<P>() <= 64, "a parameter struct is aligned to at most 64 bytes") };
         let mut words = vec![0_u64; size_of::<P>().div_ceil(size_of::<u64>())].into_boxed_slice();
         // SAFETY: `words` holds at least the struct's bytes at sufficient alignment, and the two do not overlap. `P` has no padding by
         // the contract of `Parameters`, so all bytes written are initialised.
@@ -39,7 +42,12 @@ impl Launch {
                 size_of::<P>(),
             )
         };
-        Self { function, blocks, threads, shared_bytes, parameters: words, name }
+        Self { function, blocks, threads, shared_bytes, cluster_blocks: 1, parameters: words, name }
+    }
+
+    /// The same launch with clusters of `blocks` blocks in x, which divide the grid.
+    pub fn with_clusters(self, blocks: u32) -> Self {
+        Self { cluster_blocks: blocks, ..self }
     }
 
     /// The kernel's name.
@@ -69,6 +77,7 @@ impl PartialEq for Launch {
             && self.blocks == other.blocks
             && self.threads == other.threads
             && self.shared_bytes == other.shared_bytes
+            && self.cluster_blocks == other.cluster_blocks
             && self.parameters == other.parameters
     }
 }
@@ -81,6 +90,7 @@ impl Hash for Launch {
         self.blocks.hash(state);
         self.threads.hash(state);
         self.shared_bytes.hash(state);
+        self.cluster_blocks.hash(state);
         self.parameters.hash(state);
     }
 }

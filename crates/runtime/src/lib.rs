@@ -7,6 +7,7 @@
 //! | pinned host memory | [`PinnedBuffer`] |
 //! | a function of a module, with its one parameter struct | [`Kernel`] |
 //! | grid, block, shared memory and parameters of one launch | [`Launch`], [`Launches`] |
+//! | `CUtensorMap` | [`TensorMap`] |
 //! | where the step block lies | [`StepAddress`] |
 //! | `CUstream`, `CUevent` | [`Stream`], [`Event`] |
 //! | a capture in progress, an executable graph | [`Recording`] -> [`Graph`] |
@@ -23,12 +24,15 @@ mod arena;
 mod device;
 mod error;
 mod graph;
+#[doc(hidden)]
+pub mod instructions;
 mod kernel;
 mod launch;
 pub mod parameters;
 mod pinned;
 mod step;
 mod stream;
+mod tensor_map;
 
 pub use arena::{Arena, ArenaLayout, REGION_ALIGNMENT, Region};
 pub use device::{Device, DeviceProperties, Image, Images, MemoryInfo};
@@ -39,3 +43,4 @@ pub use launch::{Launch, Launches};
 pub use pinned::PinnedBuffer;
 pub use step::StepAddress;
 pub use stream::{Event, Stream};
+pub use tensor_map::{Swizzle, TensorMap};

@@ -8,7 +8,9 @@ use bytemuck::Pod;
 use cust::event::EventFlags;
 use cust::stream::StreamFlags;
 use gridpoint_driver as driver;
-use gridpoint_driver::{CUdeviceptr, CUstream};
+use gridpoint_driver::{
+    CUdeviceptr, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream,
+};
 
 use crate::error::from_cust;
 use crate::{Arena, Device, Launch, PinnedBuffer, Recording, Region, RuntimeError};
@@ -47,6 +49,9 @@ impl Stream {
     /// The driver's error.
     pub fn launch(&self, launch: &Launch) -> Result<(), RuntimeError> {
         let mut argument: *mut c_void = launch.parameters.as_ptr().cast_mut().cast();
+        if launch.cluster_blocks != 1 {
+            return self.launch_clusters(launch, &mut argument);
+        }
         // SAFETY: the function belongs to a module that the device keeps loaded and takes exactly the one struct that the launch was
         // made from (contract of `Parameters`); the driver copies the struct before it returns.
         let code = unsafe {
@@ -65,6 +70,28 @@ impl Stream {
             )
         };
         Ok(driver::check("cuLaunchKernel", code)?)
+    }
+
+    fn launch_clusters(&self, launch: &Launch, argument: &mut *mut c_void) -> Result<(), RuntimeError> {
+        let mut value = CUlaunchAttributeValue { pad: [0; 64] };
+        value.cluster = [launch.cluster_blocks, 1, 1];
+        let mut attribute = CUlaunchAttribute { id: CUlaunchAttributeID::CLUSTER_DIMENSION, pad: [0; 4], value };
+        let config = CUlaunchConfig {
+            grid_dim_x: launch.blocks,
+            grid_dim_y: 1,
+            grid_dim_z: 1,
+            block_dim_x: launch.threads,
+            block_dim_y: 1,
+            block_dim_z: 1,
+            shared_mem_bytes: launch.shared_bytes,
+            stream: self.raw(),
+            attrs: &mut attribute,
+            num_attrs: 1,
+        };
+        // SAFETY: as in `launch`; the attribute lives until the call returns.
+        let code =
+            unsafe { (driver::table().cuLaunchKernelEx)(&config, launch.function, argument, std::ptr::null_mut()) };
+        Ok(driver::check("cuLaunchKernelEx", code)?)
     }
 
     /// Enqueues a copy of the first `count` elements of `source` to the start of a region. The caller leaves `source` unchanged until an
@@ -112,8 +139,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // Memory that enqueued work uses may be freed next. An error here has been or will be reported by the next call.
-        let _ = self.inner.synchronize();
+        // Memory that enqueued work uses may be freed next. A destructor has no caller to tell.
+        if let Err(error) = self.synchronize() {
+            tracing::warn!("{error}");
+        }
     }
 }
 

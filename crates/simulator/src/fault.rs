@@ -13,13 +13,52 @@ pub enum Space {
     Shared,
 }
 
-/// Whether an access read or wrote.
+/// What an access did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// A read.
     Read,
     /// A write.
     Write,
+    /// An atomic instruction.
+    Atomic,
+    /// The write of an asynchronous copy, from the time when it was issued.
+    Copy,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Atomic => "atomic",
+            Self::Copy => "asynchronous copy",
+        })
+    }
+}
+
+impl fmt::Display for Space {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if *self == Self::Global { "global" } else { "shared" })
+    }
+}
+
+/// A thread of the launch that had to do with memory before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Party {
+    /// The block's index in x, y, z.
+    pub block: [u32; 3],
+    /// The thread's index in the block in x, y, z.
+    pub thread: [u32; 3],
+    /// What it did.
+    pub access: Access,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ([bx, by, bz], [tx, ty, tz]) = (self.block, self.thread);
+        write!(formatter, "the {} of block ({bx}, {by}, {bz}) thread ({tx}, {ty}, {tz})", self.access)
+    }
 }
 
 /// What the device knows about an address outside every live allocation, or across the end of one.
@@ -39,8 +78,35 @@ pub enum Nearby {
         /// The allocation's size.
         bytes: usize,
     },
+    /// It lies `offset` bytes into `bytes` reserved bytes, where nothing is mapped, or what is mapped was given no access.
+    Reserved {
+        /// Bytes from the reservation's start.
+        offset: i64,
+        /// The reservation's size.
+        bytes: usize,
+        /// Whether something is mapped there.
+        mapped: bool,
+    },
     /// Nothing is near.
     Nothing,
+}
+
+impl fmt::Display for Nearby {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Live { offset, bytes } => {
+                write!(formatter, ", {offset} bytes from the start of an allocation of {bytes} bytes")
+            }
+            Self::Freed { offset, bytes } => {
+                write!(formatter, ", {offset} bytes into a freed allocation of {bytes} bytes")
+            }
+            Self::Reserved { offset, bytes, mapped } => {
+                let state = if *mapped { "mapped, no access was set" } else { "reserved, not mapped" };
+                write!(formatter, ", {offset} bytes into a reservation of {bytes} bytes: {state}")
+            }
+            Self::Nothing => Ok(()),
+        }
+    }
 }
 
 /// Why a kernel was stopped.
@@ -68,6 +134,61 @@ pub enum Reason {
         /// What it must be a multiple of.
         alignment: u32,
     },
+    /// Two accesses of one place, not both reads, that nothing orders.
+    Race {
+        /// Which memory.
+        space: Space,
+        /// What the thread that faulted did.
+        access: Access,
+        /// The address, as in [`Reason::OutOfBounds`].
+        address: u64,
+        /// How many bytes.
+        bytes: u32,
+        /// The other access, which ran earlier here.
+        other: Party,
+    },
+    /// A read of memory that nothing has written.
+    Uninitialised {
+        /// Which memory.
+        space: Space,
+        /// The address of the access.
+        address: u64,
+        /// How many bytes it reads.
+        bytes: u32,
+        /// The first address that nothing wrote.
+        unwritten: u64,
+        /// What lies near, for device addresses.
+        nearby: Nearby,
+    },
+    /// An access of shared memory that an asynchronous copy is about to write: nobody has waited for its group.
+    CopyUnderWay {
+        /// What the thread that faulted did.
+        access: Access,
+        /// The address in the shared window.
+        address: u64,
+        /// How many bytes.
+        bytes: u32,
+        /// Who issued the copy.
+        other: Party,
+    },
+    /// What an asynchronous copy reads was changed before its group was waited for.
+    SourceChanged {
+        /// The address that the copy reads.
+        address: u64,
+        /// How many bytes.
+        bytes: u32,
+        /// Who wrote there last.
+        other: Option<Party>,
+    },
+    /// Memory was read through the non-coherent cache and written in the same launch.
+    NonCoherent {
+        /// What the thread that faulted did: the read or the write.
+        access: Access,
+        /// The address.
+        address: u64,
+        /// How many bytes.
+        bytes: u32,
+    },
     /// Threads of one warp met in different collective instructions, or with different masks.
     DivergentCollective {
         /// What the warp waits in.
@@ -87,6 +208,37 @@ pub enum Reason {
         /// The barrier's number.
         id: u32,
         /// Which rule.
+        rule: String,
+    },
+    /// An mbarrier was used against its rules.
+    Mbarrier {
+        /// Its shared address.
+        address: u32,
+        /// Which rule.
+        rule: String,
+    },
+    /// An asynchronous operation would not see a write of the generic proxy: no `fence.proxy.async` came between.
+    ProxyFence {
+        /// The operation.
+        operation: &'static str,
+        /// Shared address of the write.
+        address: u32,
+        /// The writing thread's number in its block.
+        thread: u32,
+    },
+    /// A thread ended with an asynchronous operation under way that it has to wait for.
+    Unfinished {
+        /// Which.
+        what: String,
+    },
+    /// A rule of clusters was broken.
+    Cluster {
+        /// Which.
+        rule: String,
+    },
+    /// A rule of warpgroups was broken.
+    Warpgroup {
+        /// Which.
         rule: String,
     },
     /// No thread of the block can run any more.
@@ -136,8 +288,6 @@ impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutOfBounds { space, access, address, bytes, nearby } => {
-                let access = if *access == Access::Read { "read" } else { "write" };
-                let space = if *space == Space::Global { "global" } else { "shared" };
                 write!(formatter, "out-of-bounds {access} of {bytes} bytes at {space} address `{address:#x}`")?;
                 match nearby {
                     Nearby::Live { offset, bytes } => {
@@ -146,13 +296,39 @@ impl fmt::Display for Reason {
                     Nearby::Freed { offset, bytes } => {
                         write!(formatter, ", {offset} bytes into a freed allocation of {bytes} bytes")
                     }
+                    Nearby::Reserved { offset, bytes, mapped } => {
+                        let state = if *mapped { "mapped, no access was set" } else { "reserved, not mapped" };
+                        write!(formatter, ", {offset} bytes into a reservation of {bytes} bytes: {state}")
+                    }
                     Nearby::Nothing => Ok(()),
                 }
             }
             Self::Misaligned { space, address, alignment } => {
-                let space = if *space == Space::Global { "global" } else { "shared" };
                 write!(formatter, "misaligned {space} address `{address:#x}`: must be a multiple of {alignment}")
             }
+            Self::Race { space, access, address, bytes, other } => write!(
+                formatter,
+                "race: {access} of {bytes} bytes at {space} address `{address:#x}`, which nothing orders after {other}"
+            ),
+            Self::Uninitialised { space, address, bytes, unwritten, nearby } => {
+                write!(
+                    formatter,
+                    "read of {bytes} bytes at {space} address `{address:#x}`, where nothing wrote `{unwritten:#x}`"
+                )?;
+                nearby.fmt(formatter)
+            }
+            Self::CopyUnderWay { access, address, bytes, other } => write!(
+                formatter,
+                "{access} of {bytes} bytes at shared address `{address:#x}` before the group of {other} was waited for"
+            ),
+            Self::SourceChanged { address, bytes, other } => {
+                write!(formatter, "the {bytes} bytes at `{address:#x}` changed while a copy of them was under way")?;
+                other.map_or(Ok(()), |other| write!(formatter, ", by {other}"))
+            }
+            Self::NonCoherent { access, address, bytes } => write!(
+                formatter,
+                "{access} of {bytes} bytes at global address `{address:#x}`, which is read as non-coherent and written in one launch"
+            ),
             Self::DivergentCollective { waiting, arrived } => {
                 write!(formatter, "divergent collective: the warp waits in {waiting}, this thread arrived in {arrived}")
             }
@@ -160,6 +336,14 @@ impl fmt::Display for Reason {
                 write!(formatter, "{operation} names lanes `{lanes:#010x}` that do not exist or have exited")
             }
             Self::Barrier { id, rule } => write!(formatter, "barrier {id}: {rule}"),
+            Self::Mbarrier { address, rule } => write!(formatter, "mbarrier at shared address `{address:#x}` {rule}"),
+            Self::ProxyFence { operation, address, thread } => write!(
+                formatter,
+                "{operation} of shared address `{address:#x}`, which thread {thread} wrote without a fence.proxy.async after it"
+            ),
+            Self::Unfinished { what } => write!(formatter, "a thread ends with {what}"),
+            Self::Cluster { rule } => write!(formatter, "cluster: {rule}"),
+            Self::Warpgroup { rule } => write!(formatter, "warpgroup: {rule}"),
             Self::Deadlock { waiting } => write!(formatter, "deadlock: no thread can run; {waiting}"),
             Self::Spinning => write!(formatter, "the block's threads wait in loops for something that never happens"),
             Self::InvalidOperand { detail } => write!(formatter, "invalid operand: {detail}"),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::fault::Nearby;
+use crate::initialised::Initialised;
 
 /// What fresh and freed memory holds: in bfloat16, float16 and float32 this is a NaN.
 pub const POISON: u8 = 0xFF;
@@ -33,21 +34,50 @@ pub struct Snapshot {
     pub live: Vec<Range>,
     /// Ranges that were freed, oldest first.
     pub freed: Vec<Range>,
+    /// Reserved addresses, mapped or not, ascending.
+    pub reserved: Vec<Range>,
+    /// What is mapped of them, accessible or not, ascending.
+    pub mapped: Vec<Range>,
+    /// What was written in each live range, where that is tracked.
+    initialised: Vec<Option<Arc<Initialised>>>,
 }
 
 impl Snapshot {
     /// A snapshot of `live` ranges.
     pub fn new(mut live: Vec<Range>) -> Self {
         live.sort_unstable_by_key(|range| range.start);
-        Self { live, freed: Vec::new() }
+        Self { live, ..Self::default() }
+    }
+
+    /// As [`Snapshot::new`], for launches under detectors: nothing was written but the ranges of `written`.
+    pub fn tracked(live: Vec<Range>, written: &[Range]) -> Self {
+        let mut snapshot = Self::new(live);
+        let track = |range: &Range| Some(Arc::new(Initialised::new(range.bytes)));
+        snapshot.initialised = snapshot.live.iter().map(track).collect();
+        for range in written {
+            if let Some((live, Some(initialised))) = snapshot.find_tracked(range.start, range.bytes) {
+                initialised.set(range.start - live.start, range.bytes);
+            }
+        }
+        snapshot
     }
 
     /// The live range that holds `bytes` bytes at `address`.
     pub fn find(&self, address: usize, bytes: usize) -> Option<Range> {
-        let after = self.live.partition_point(|range| range.start <= address);
-        let range = *self.live.get(after.checked_sub(1)?)?;
+        self.index(address, bytes).map(|index| self.live[index])
+    }
+
+    fn index(&self, address: usize, bytes: usize) -> Option<usize> {
+        let index = self.live.partition_point(|range| range.start <= address).checked_sub(1)?;
+        let range = self.live[index];
         let offset = address - range.start;
-        (offset < range.bytes && bytes <= range.bytes - offset).then_some(range)
+        (offset < range.bytes && bytes <= range.bytes - offset).then_some(index)
+    }
+
+    /// As [`Snapshot::find`], with what was written there.
+    pub(crate) fn find_tracked(&self, address: usize, bytes: usize) -> Option<(Range, Option<&Arc<Initialised>>)> {
+        let index = self.index(address, bytes)?;
+        Some((self.live[index], self.initialised.get(index)?.as_ref()))
     }
 
     /// What lies near `address`, for a report.
@@ -58,6 +88,10 @@ impl Snapshot {
         }
         if let Some(range) = self.freed.iter().rev().find(within) {
             return Nearby::Freed { offset: (address - range.start) as i64, bytes: range.bytes };
+        }
+        if let Some(range) = self.reserved.iter().find(within) {
+            let mapped = self.mapped.iter().any(|mapping| within(&mapping));
+            return Nearby::Reserved { offset: (address - range.start) as i64, bytes: range.bytes, mapped };
         }
         let distance = |range: &&Range| {
             if address < range.start { range.start - address } else { address - range.start - (range.bytes - 1) }
@@ -78,6 +112,8 @@ pub(crate) enum Kind {
     Device,
     /// Pinned host memory, mapped into the device's address space.
     Host,
+    /// Physical memory behind reserved addresses; found as one range with its accessible neighbours.
+    Mapped,
 }
 
 struct Allocation {
@@ -85,6 +121,9 @@ struct Allocation {
     layout: Layout,
     bytes: usize,
     kind: Kind,
+    /// Its place in the order in which things were made.
+    number: u64,
+    initialised: Option<Arc<Initialised>>,
 }
 
 // SAFETY: the allocation owns its memory; the pointer is only used by its owner or through device addresses, whose races are
@@ -92,7 +131,7 @@ struct Allocation {
 unsafe impl Send for Allocation {}
 
 impl Allocation {
-    fn new(bytes: usize, kind: Kind) -> Option<Self> {
+    fn new(bytes: usize, kind: Kind, number: u64) -> Option<Self> {
         let total = bytes.checked_add(2 * RED_ZONE)?;
         let layout = Layout::from_size_align(total, ALIGNMENT).ok()?;
         // SAFETY: the layout's size is at least twice the red zone, never zero.
@@ -106,7 +145,7 @@ impl Allocation {
             base.add(RED_ZONE).write_bytes(POISON, bytes);
             base.add(RED_ZONE + bytes).write_bytes(RED_ZONE_BYTE, RED_ZONE);
         }
-        Some(Self { base, layout, bytes, kind })
+        Some(Self { base, layout, bytes, kind, number, initialised: None })
     }
 
     fn start(&self) -> usize {
@@ -152,10 +191,27 @@ pub(crate) struct Memory {
     quarantine: VecDeque<Allocation>,
     quarantined: usize,
     device_bytes: usize,
+    virtual_ranges: VirtualRanges,
     snapshot: Arc<Snapshot>,
+    tracked: bool,
+}
+
+/// What the device's reserved addresses look like: see [`Snapshot`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VirtualRanges {
+    /// What kernels may access, ascending, neighbours merged.
+    pub(crate) accessible: Vec<Range>,
+    pub(crate) reserved: Vec<Range>,
+    pub(crate) mapped: Vec<Range>,
 }
 
 impl Memory {
+    /// No allocations; with `tracked` it is known of device memory which bytes were written. Host memory may be written at any time
+    /// by the host, and of mapped memory nothing is known.
+    pub(crate) fn new(tracked: bool) -> Self {
+        Self { tracked, ..Self::default() }
+    }
+
     /// Bytes of device memory in use.
     pub(crate) fn device_bytes(&self) -> usize {
         self.device_bytes
@@ -166,9 +222,23 @@ impl Memory {
         self.snapshot.clone()
     }
 
-    /// Allocates `bytes` poisoned bytes; none when the host has no memory left.
-    pub(crate) fn allocate(&mut self, bytes: usize, kind: Kind) -> Option<usize> {
-        let allocation = Allocation::new(bytes, kind)?;
+    /// Kind, address, size and number of every live allocation, by address.
+    pub(crate) fn allocations(&self) -> impl Iterator<Item = (Kind, Range, u64)> {
+        self.live.values().map(|allocation| (allocation.kind, allocation.range(), allocation.number))
+    }
+
+    /// Takes note of what reserved addresses look like now.
+    pub(crate) fn set_virtual_ranges(&mut self, ranges: VirtualRanges) {
+        self.virtual_ranges = ranges;
+        self.refresh();
+    }
+
+    /// Allocates `bytes` poisoned bytes, as thing `number` that was made; none when the host has no memory left.
+    pub(crate) fn allocate(&mut self, bytes: usize, kind: Kind, number: u64) -> Option<usize> {
+        let mut allocation = Allocation::new(bytes, kind, number)?;
+        if self.tracked && kind == Kind::Device {
+            allocation.initialised = Some(Arc::new(Initialised::new(bytes)));
+        }
         let start = allocation.start();
         if kind == Kind::Device {
             self.device_bytes += bytes;
@@ -201,10 +271,43 @@ impl Memory {
 
     /// The kind and range of the live allocation that holds `bytes` bytes at `address`.
     pub(crate) fn find(&self, address: usize, bytes: usize) -> Option<(Kind, Range)> {
-        let (_, allocation) = self.live.range(..=address).next_back()?;
-        let offset = address - allocation.start();
-        (offset <= allocation.bytes && bytes <= allocation.bytes - offset)
-            .then_some((allocation.kind, allocation.range()))
+        let holds = |range: &Range| {
+            let offset = address.wrapping_sub(range.start);
+            offset <= range.bytes && bytes <= range.bytes - offset
+        };
+        let allocated = self.live.range(..=address).next_back();
+        let allocated = allocated.map(|(_, allocation)| (allocation.kind, allocation.range()));
+        let mapped =
+            || self.virtual_ranges.accessible.iter().find(|range| holds(range)).map(|&range| (Kind::Mapped, range));
+        allocated.filter(|(_, range)| holds(range)).or_else(mapped)
+    }
+
+    fn tracked(&self, address: usize, bytes: usize) -> Option<(&Initialised, usize)> {
+        let (range, initialised) = self.snapshot.find_tracked(address, bytes)?;
+        Some((initialised?, address - range.start))
+    }
+
+    /// Takes note that the bytes were written.
+    pub(crate) fn written(&self, address: usize, bytes: usize) {
+        if let Some((initialised, first)) = self.tracked(address, bytes) {
+            initialised.set(first, bytes);
+        }
+    }
+
+    /// Takes note that the bytes hold nothing any more.
+    pub(crate) fn unwritten(&self, address: usize, bytes: usize) {
+        if let Some((initialised, first)) = self.tracked(address, bytes) {
+            initialised.clear(first, bytes);
+        }
+    }
+
+    /// Takes note of a copy: the target holds what the source does, and memory that is not tracked was written.
+    pub(crate) fn copied(&self, to: usize, from: Option<usize>, bytes: usize) {
+        match (self.tracked(to, bytes), from.and_then(|from| self.tracked(from, bytes))) {
+            (Some((target, first)), Some((source, from_first))) => target.copy(first, source, from_first, bytes),
+            (Some((target, first)), None) => target.set(first, bytes),
+            (None, _) => {}
+        }
     }
 
     /// The first allocation whose red zone was written.
@@ -213,9 +316,17 @@ impl Memory {
     }
 
     fn refresh(&mut self) {
+        let VirtualRanges { accessible, reserved, mapped } = &self.virtual_ranges;
+        let own = self.live.values().map(|allocation| (allocation.range(), allocation.initialised.clone()));
+        let mut live: Vec<_> = own.chain(accessible.iter().map(|&range| (range, None))).collect();
+        live.sort_unstable_by_key(|(range, _)| range.start);
+        let (live, initialised) = live.into_iter().unzip();
         self.snapshot = Arc::new(Snapshot {
-            live: self.live.values().map(Allocation::range).collect(),
+            live,
             freed: self.quarantine.iter().map(Allocation::range).collect(),
+            initialised,
+            reserved: reserved.clone(),
+            mapped: mapped.clone(),
         });
     }
 }
@@ -227,7 +338,7 @@ mod tests {
     #[test]
     fn fresh_memory_is_poison_and_exactly_bounded() {
         let mut memory = Memory::default();
-        let start = memory.allocate(100, Kind::Device).unwrap();
+        let start = memory.allocate(100, Kind::Device, 0).unwrap();
         // SAFETY: 100 bytes were allocated.
         let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, 100) };
         assert!(bytes.iter().all(|&byte| byte == POISON));
@@ -242,7 +353,7 @@ mod tests {
     #[test]
     fn freed_memory_is_recognised() {
         let mut memory = Memory::default();
-        let start = memory.allocate(64, Kind::Device).unwrap();
+        let start = memory.allocate(64, Kind::Device, 0).unwrap();
         assert_eq!(memory.free(start, Kind::Host), None);
         assert_eq!(memory.free(start, Kind::Device), Some(Ok(())));
         assert_eq!(memory.free(start, Kind::Device), None);
@@ -254,7 +365,7 @@ mod tests {
     #[test]
     fn a_write_past_the_end_is_seen_at_free() {
         let mut memory = Memory::default();
-        let start = memory.allocate(64, Kind::Device).unwrap();
+        let start = memory.allocate(64, Kind::Device, 0).unwrap();
         assert!(memory.damaged().is_none());
         // SAFETY: the byte lies in the red zone, which is part of the allocation.
         unsafe { ((start + 64) as *mut u8).write(0) };

@@ -146,7 +146,7 @@ fn launch_attributes_are_taken_or_refused() {
         (number(CUlaunchAttributeID::COOPERATIVE, 0), CUresult::SUCCESS),
         (number(CUlaunchAttributeID::COOPERATIVE, 1), NOT_SUPPORTED),
         (cluster([1, 1, 1]), CUresult::SUCCESS),
-        (cluster([2, 1, 1]), NOT_SUPPORTED),
+        (cluster([2, 1, 1]), INVALID_VALUE),
         (cluster([0, 1, 1]), INVALID_VALUE),
         (number(CUlaunchAttributeID(99), 0), INVALID_VALUE),
     ] {
@@ -212,7 +212,8 @@ fn the_device_describes_itself() {
         (CUdevice_attribute::MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 227 << 10),
         (CUdevice_attribute::MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 228 << 10),
         (CUdevice_attribute::UNIFIED_ADDRESSING, 1),
-        (CUdevice_attribute::CLUSTER_LAUNCH, 0),
+        (CUdevice_attribute::CLUSTER_LAUNCH, 1),
+        (CUdevice_attribute::TENSOR_MAP_ACCESS_SUPPORTED, 1),
     ] {
         let mut value = -1;
         ok!(cuDeviceGetAttribute(&mut value, attribute, 0));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 #[macro_use]
 mod driver_support;
-use driver_support::device;
+use driver_support::{Device, device};
 
 const SLOTS: usize = 64;
 const EVENTS: usize = 3;
@@ -74,48 +74,99 @@ impl Model {
     }
 }
 
+/// A program on the device and in the model, call by call.
+struct Run<'device> {
+    device: &'device Device,
+    slots: u64,
+    streams: Vec<CUstream>,
+    events: Vec<CUevent>,
+    model: Model,
+    /// The entry of each slot that is set.
+    sets: Vec<usize>,
+}
+
+impl<'device> Run<'device> {
+    fn new(device: &'device Device) -> Self {
+        let mut streams = vec![CU_STREAM_LEGACY];
+        streams.extend([0, 0, CU_STREAM_NON_BLOCKING, CU_STREAM_NON_BLOCKING].map(|flags| device.stream(flags)));
+        let events = (0..EVENTS).map(|_| device.event(0)).collect();
+        let slots = device.buffer(&[0; SLOTS]);
+        Self { device, slots, streams, events, model: Model::default(), sets: Vec::new() }
+    }
+
+    fn call(&mut self, call: Call) {
+        let Self { slots, streams, events, model, sets, .. } = self;
+        match call {
+            Call::Set { stream } => {
+                ok!(cuMemsetD32Async(*slots + 4 * sets.len() as u64, 1, 1, streams[stream]));
+                sets.push(model.enqueue(stream, None));
+            }
+            Call::Record { event, stream } => {
+                ok!(cuEventRecord(events[event], streams[stream]));
+                model.events[event] = Some(model.enqueue(stream, None));
+            }
+            Call::Wait { stream, event } => {
+                ok!(cuStreamWaitEvent(streams[stream], events[event], 0));
+                if let Some(record) = model.events[event] {
+                    model.enqueue(stream, Some(record));
+                }
+            }
+            Call::SynchronizeStream { stream } => {
+                ok!(cuStreamSynchronize(streams[stream]));
+                model.run_streams(|other| other == stream);
+            }
+            Call::SynchronizeEvent { event } => {
+                ok!(cuEventSynchronize(events[event]));
+                model.events[event].into_iter().for_each(|record| model.run(record));
+            }
+            Call::SynchronizeContext => {
+                ok!(cuCtxSynchronize());
+                model.run_streams(|_| true);
+            }
+        }
+    }
+
+    /// Which slots are set on the device.
+    fn ran(&self) -> Vec<bool> {
+        (0..self.sets.len()).map(|slot| self.device.peek(self.slots + 4 * slot as u64) == 1).collect()
+    }
+
+    /// Which slots the model says are set.
+    fn expected(&self) -> Vec<bool> {
+        self.sets.iter().map(|&entry| self.model.done[entry]).collect()
+    }
+}
+
 proptest! {
     #[test]
     fn a_wait_runs_exactly_what_it_must(calls in prop::collection::vec(call(), 1..SLOTS)) {
         let device = device();
-        let slots = device.buffer(&[0; SLOTS]);
-        let mut streams = vec![CU_STREAM_LEGACY];
-        streams.extend([0, 0, CU_STREAM_NON_BLOCKING, CU_STREAM_NON_BLOCKING].map(|flags| device.stream(flags)));
-        let events: Vec<CUevent> = (0..EVENTS).map(|_| device.event(0)).collect();
-        let mut model = Model::default();
-        let mut sets = Vec::new();
+        gridpoint_simulator::reseed(None);
+        let mut run = Run::new(&device);
         for call in calls {
-            match call {
-                Call::Set { stream } => {
-                    ok!(cuMemsetD32Async(slots + 4 * sets.len() as u64, 1, 1, streams[stream]));
-                    sets.push(model.enqueue(stream, None));
-                }
-                Call::Record { event, stream } => {
-                    ok!(cuEventRecord(events[event], streams[stream]));
-                    model.events[event] = Some(model.enqueue(stream, None));
-                }
-                Call::Wait { stream, event } => {
-                    ok!(cuStreamWaitEvent(streams[stream], events[event], 0));
-                    if let Some(record) = model.events[event] {
-                        model.enqueue(stream, Some(record));
-                    }
-                }
-                Call::SynchronizeStream { stream } => {
-                    ok!(cuStreamSynchronize(streams[stream]));
-                    model.run_streams(|other| other == stream);
-                }
-                Call::SynchronizeEvent { event } => {
-                    ok!(cuEventSynchronize(events[event]));
-                    model.events[event].into_iter().for_each(|record| model.run(record));
-                }
-                Call::SynchronizeContext => {
-                    ok!(cuCtxSynchronize());
-                    model.run_streams(|_| true);
-                }
-            }
-            let ran: Vec<bool> = (0..sets.len()).map(|slot| device.peek(slots + 4 * slot as u64) == 1).collect();
-            let expected: Vec<bool> = sets.iter().map(|&entry| model.done[entry]).collect();
-            prop_assert_eq!(ran, expected, "after {:?}", call);
+            run.call(call);
+            prop_assert_eq!(run.ran(), run.expected(), "after {:?}", call);
         }
+    }
+
+    /// Under a seed more may have run, but nothing before what it must run after.
+    #[test]
+    fn a_seeded_wait_runs_what_it_must_and_breaks_no_order(
+        calls in prop::collection::vec(call(), 1..SLOTS),
+        seed: u64,
+    ) {
+        let device = device();
+        gridpoint_simulator::reseed(Some(seed));
+        let mut run = Run::new(&device);
+        for call in calls {
+            run.call(call);
+            let ran = run.ran();
+            // What has run makes what it depends on have run.
+            for (slot, _) in ran.iter().enumerate().filter(|&(_, &ran)| ran) {
+                run.model.run(run.sets[slot]);
+            }
+            prop_assert_eq!(ran, run.expected(), "after {:?}", call);
+        }
+        gridpoint_simulator::reseed(None);
     }
 }

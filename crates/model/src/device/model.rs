@@ -8,7 +8,7 @@ use super::kernels::Kernels;
 use super::memory::{Capacity, KvCache, WeightStore, Workspace};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::rope::rotary_table;
+use crate::rope::rotary_rows;
 use crate::weight_plan::ModelTensors;
 use crate::weights::Weights;
 
@@ -68,7 +68,11 @@ impl Model {
             }
         }
         let positions = store.rotary.count() as usize / config.head_dim;
-        arena.upload(store.rotary, 0, &rotary_table(&config.rope, config.head_dim, positions))?;
+        let piece = STAGING_ELEMENTS / config.head_dim;
+        for first in (0..positions).step_by(piece) {
+            let rows = rotary_rows(&config.rope, config.head_dim, first..positions.min(first + piece));
+            arena.upload(store.rotary, (first * config.head_dim) as u64, &rows)?;
+        }
         Ok(Arc::new(arena))
     }
 

@@ -40,7 +40,8 @@ impl State {
         if kind == Kind::Device {
             self.reserve(bytes as u64)?;
         }
-        self.memory.allocate(bytes, kind).map(|address| address as u64).ok_or(CUresult::ERROR_OUT_OF_MEMORY)
+        let number = self.fresh();
+        self.memory.allocate(bytes, kind, number).map(|address| address as u64).ok_or(CUresult::ERROR_OUT_OF_MEMORY)
     }
 
     /// Frees memory once all queued work has run, as cuMemFree and cuMemFreeHost wait for the device.
@@ -81,7 +82,10 @@ unsafe extern "C" fn alloc_managed(pointer: *mut CUdeviceptr, bytes: usize, flag
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         put!(pointer, 0)?;
-        put!(pointer, state.allocate(bytes, Kind::Device)?)
+        let address = state.allocate(bytes, Kind::Device)?;
+        // Whatever the host writes there it writes unseen.
+        state.memory.written(address as usize, bytes);
+        put!(pointer, address)
     })
 }
 
@@ -201,7 +205,7 @@ unsafe extern "C" fn pointer_get_attribute(
             CUpointer_attribute::CONTEXT => put!(data.cast::<CUcontext>(), CUcontext(handle(PRIMARY))),
             CUpointer_attribute::MEMORY_TYPE => put!(
                 data.cast::<CUmemorytype>(),
-                if kind == Kind::Device { CUmemorytype::DEVICE } else { CUmemorytype::HOST }
+                if kind == Kind::Host { CUmemorytype::HOST } else { CUmemorytype::DEVICE }
             ),
             CUpointer_attribute::DEVICE_POINTER => put!(data.cast::<CUdeviceptr>(), pointer),
             CUpointer_attribute::HOST_POINTER if kind == Kind::Host => put!(data.cast::<u64>(), pointer),

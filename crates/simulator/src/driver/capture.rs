@@ -24,11 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gridpoint_driver::{CUresult, CUstreamCaptureMode as Mode};
 
-use super::Answer;
 use super::graphs::Graph;
 use super::state::{Id, LEGACY, State};
 use super::streams::thread_number;
 use super::work::Work;
+use super::{Answer, injection};
 
 /// A capture that has begun and not ended.
 #[derive(Debug)]
@@ -181,7 +181,9 @@ impl State {
         if capture.mode != Mode::RELAXED && capture.thread != thread_number() {
             return Err(CUresult::ERROR_STREAM_CAPTURE_WRONG_THREAD);
         }
-        let answer = if capture.invalid {
+        let answer = if let Some(code) = injection::late() {
+            Err(code)
+        } else if capture.invalid {
             Err(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED)
         } else if !self.is_joined(capture) {
             Err(CUresult::ERROR_STREAM_CAPTURE_UNJOINED)

@@ -1,17 +1,20 @@
 //! The calls of stream capture; their rules are in [`super::capture`].
 
+use std::ffi::c_uint;
+
 use gridpoint_driver::{
     CUgraph, CUgraphNode, CUresult, CUstream, CUstreamCaptureMode as Mode, CUstreamCaptureStatus as Status, Table,
 };
 
 use super::state::{Id, LEGACY, State, handle, id};
-use super::{Answer, capture, in_context, initialised, put};
+use super::{Answer, capture, get, in_context, initialised, put};
 
 pub(super) fn fill(table: &mut Table) {
     table.cuStreamBeginCapture_v2 = begin;
     table.cuStreamEndCapture = end;
     table.cuStreamIsCapturing = is_capturing;
     table.cuStreamGetCaptureInfo_v2 = get_capture_info;
+    table.cuStreamUpdateCaptureDependencies = update_capture_dependencies;
     table.cuThreadExchangeStreamCaptureMode = exchange_mode;
 }
 
@@ -85,9 +88,40 @@ unsafe extern "C" fn get_capture_info(
     })
 }
 
+/// Flag 0 adds to the nodes that the next node of the stream depends on, flag 1 replaces them.
+unsafe extern "C" fn update_capture_dependencies(
+    stream: CUstream,
+    dependencies: *mut CUgraphNode,
+    count: usize,
+    flags: c_uint,
+) -> CUresult {
+    in_context(|state| {
+        if flags > 1 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let capture = state.capture_of(id(stream.0))?.ok_or(CUresult::ERROR_ILLEGAL_STATE)?;
+        let stream = state.stream_id(id(stream.0))?;
+        let capture = state.captures.get_mut(&capture).ok_or(CUresult::ERROR_ILLEGAL_STATE)?;
+        let graph = state.graphs.get(&capture.graph).ok_or(CUresult::ERROR_ILLEGAL_STATE)?;
+        let mut nodes = Vec::new();
+        for index in 0..count {
+            let node = id(get!(dependencies.wrapping_add(index))?.0);
+            nodes.push(Some(node).filter(|node| graph.nodes.contains_key(node)).ok_or(CUresult::ERROR_INVALID_VALUE)?);
+        }
+        let tails = capture.streams.entry(stream).or_default();
+        if flags == 1 {
+            tails.clear();
+        }
+        tails.extend(nodes);
+        tails.sort_unstable();
+        tails.dedup();
+        Ok(())
+    })
+}
+
 unsafe extern "C" fn exchange_mode(mode: *mut Mode) -> CUresult {
     initialised(|_| {
-        let wanted = super::get!(mode)?;
+        let wanted = get!(mode)?;
         if wanted > Mode::RELAXED {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }

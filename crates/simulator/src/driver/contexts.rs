@@ -58,6 +58,7 @@ pub(super) fn fill(table: &mut Table) {
     table.cuDevicePrimaryCtxRelease_v2 = primary_release;
     table.cuDevicePrimaryCtxReset_v2 = primary_reset;
     table.cuDevicePrimaryCtxSetFlags_v2 = primary_set_flags;
+    table.cuDevicePrimaryCtxGetState = primary_get_state;
     table.cuCtxCreate_v2 = create;
     table.cuCtxDestroy_v2 = destroy;
     table.cuCtxGetCurrent = get_current;
@@ -113,6 +114,7 @@ unsafe extern "C" fn primary_reset(device: CUdevice) -> CUresult {
     })
 }
 
+/// Flags of an active context are overwritten: only the call before CUDA 11.0 refused them with `PRIMARY_CONTEXT_ACTIVE`.
 unsafe extern "C" fn primary_set_flags(device: CUdevice, flags: c_uint) -> CUresult {
     initialised(|state| {
         check_device(device)?;
@@ -121,6 +123,14 @@ unsafe extern "C" fn primary_set_flags(device: CUdevice, flags: c_uint) -> CUres
         }
         state.contexts.flags = flags;
         Ok(())
+    })
+}
+
+unsafe extern "C" fn primary_get_state(device: CUdevice, flags: *mut c_uint, active: *mut c_int) -> CUresult {
+    initialised(|state| {
+        check_device(device)?;
+        put!(flags, state.contexts.flags)?;
+        put!(active, c_int::from(state.contexts.retained > 0))
     })
 }
 

@@ -4,10 +4,14 @@
 //! |---|---|
 //! | synchronous, host to device, pageable | the legacy stream's work first, then the bytes are staged and the copy is enqueued there |
 //! | synchronous, other host copies | before the call returns |
-//! | synchronous, device to device, and memsets | enqueued on the legacy stream |
+//! | synchronous, device to device, and memsets of device memory | enqueued on the legacy stream |
+//! | synchronous memsets of pinned memory | before the call returns |
 //! | asynchronous, pageable source | staged when called, enqueued |
 //! | asynchronous, pageable destination | before the call returns |
 //! | asynchronous, pinned or device memory on both sides | enqueued: pinned memory is read and written when the copy runs |
+//!
+//! What is enqueued on the legacy stream orders nothing with non-blocking streams, also where the call is named synchronous: the
+//! bytes of a pageable copy may not have arrived when it returns, and a memset may not have begun.
 //!
 //! In a capture a copy becomes a node that reads and writes host memory whenever the graph runs.
 
@@ -19,6 +23,7 @@ use gridpoint_driver::{CUdeviceptr, CUresult, CUstream, Table};
 use super::state::{LEGACY, State, id};
 use super::work::{Source, Work};
 use super::{Answer, in_context};
+use crate::memory::Kind;
 
 pub(super) fn fill(table: &mut Table) {
     table.cuMemcpyHtoD_v2 = host_to_device;
@@ -117,6 +122,15 @@ impl State {
         }
     }
 
+    /// A memset with the synchronous call: only that of pinned memory waits.
+    fn set_now(&mut self, at: u64, value: u32, width: usize, count: usize) -> Answer {
+        self.set(at, value, width, count, LEGACY)?;
+        match self.memory.find(at as usize, 1) {
+            Some((Kind::Host, _)) if count > 0 => self.run_stream(LEGACY),
+            _ => Ok(()),
+        }
+    }
+
     fn set(&mut self, at: u64, value: u32, width: usize, count: usize, stream: u64) -> Answer {
         let bytes = width.checked_mul(count).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         self.check_range(at, bytes)?;
@@ -182,15 +196,15 @@ unsafe extern "C" fn device_to_device_async(
 }
 
 unsafe extern "C" fn set_8(at: CUdeviceptr, value: c_uchar, count: usize) -> CUresult {
-    in_context(|state| state.set(at, value.into(), 1, count, LEGACY))
+    in_context(|state| state.set_now(at, value.into(), 1, count))
 }
 
 unsafe extern "C" fn set_16(at: CUdeviceptr, value: c_ushort, count: usize) -> CUresult {
-    in_context(|state| state.set(at, value.into(), 2, count, LEGACY))
+    in_context(|state| state.set_now(at, value.into(), 2, count))
 }
 
 unsafe extern "C" fn set_32(at: CUdeviceptr, value: c_uint, count: usize) -> CUresult {
-    in_context(|state| state.set(at, value, 4, count, LEGACY))
+    in_context(|state| state.set_now(at, value, 4, count))
 }
 
 unsafe extern "C" fn set_8_async(at: CUdeviceptr, value: c_uchar, count: usize, stream: CUstream) -> CUresult {

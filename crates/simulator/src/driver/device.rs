@@ -76,7 +76,10 @@ fn attribute(state: &State, attribute: Attribute) -> Option<i64> {
         | Attribute::ASYNC_ENGINE_COUNT
         | Attribute::UNIFIED_ADDRESSING
         | Attribute::STREAM_PRIORITIES_SUPPORTED
-        | Attribute::MANAGED_MEMORY => 1,
+        | Attribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+        | Attribute::MANAGED_MEMORY
+        | Attribute::CLUSTER_LAUNCH
+        | Attribute::TENSOR_MAP_ACCESS_SUPPORTED => 1,
         Attribute::GLOBAL_MEMORY_BUS_WIDTH => 5120,
         Attribute::L2_CACHE_SIZE => 50 << 20,
         Attribute::MAX_THREADS_PER_MULTIPROCESSOR => MULTIPROCESSOR_THREADS.into(),

@@ -28,6 +28,8 @@ const NODE_BYTES: u64 = 64 << 10;
 pub(super) struct ImageNode {
     pub(super) source: Id,
     pub(super) work: Work,
+    /// Whether launches run it.
+    pub(super) enabled: bool,
     pub(super) dependencies: Vec<usize>,
     pub(super) dependents: Vec<usize>,
 }
@@ -44,6 +46,7 @@ impl Image {
         let copy = |(&source, node): (&Id, &super::graphs::Node)| ImageNode {
             source,
             work: node.work.clone(),
+            enabled: true,
             dependencies: node.dependencies.iter().filter_map(|before| sources.binary_search(before).ok()).collect(),
             dependents: Vec::new(),
         };

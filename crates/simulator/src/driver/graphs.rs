@@ -56,6 +56,7 @@ impl Graph {
 
 pub(super) fn fill(table: &mut Table) {
     table.cuGraphCreate = create;
+    table.cuGraphClone = clone;
     table.cuGraphDestroy = destroy;
     table.cuGraphGetNodes = get_nodes;
     table.cuGraphGetRootNodes = get_root_nodes;
@@ -104,6 +105,30 @@ unsafe extern "C" fn create(graph: *mut CUgraph, flags: c_uint) -> CUresult {
         let created = state.fresh();
         put!(graph, CUgraph(handle(created)))?;
         state.graphs.insert(created, Graph::default());
+        Ok(())
+    })
+}
+
+/// Nodes, parameters and child graphs as they are now; not of a graph that a capture is making.
+unsafe extern "C" fn clone(copy: *mut CUgraph, original: CUgraph) -> CUresult {
+    in_context(|state| {
+        let graph = state.graph(original)?;
+        if graph.capturing {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let nodes: Vec<(Id, Work, Vec<Id>)> =
+            graph.nodes.iter().map(|(&id, node)| (id, node.work.clone(), node.dependencies.clone())).collect();
+        let created = state.fresh();
+        put!(copy, CUgraph(handle(created)))?;
+        let mut cloned = Graph::default();
+        let mut copies = BTreeMap::new();
+        for (original, work, dependencies) in nodes {
+            let node = state.fresh();
+            copies.insert(original, node);
+            state.nodes.insert(node, created);
+            cloned.insert(node, work, dependencies.iter().filter_map(|before| copies.get(before).copied()).collect());
+        }
+        state.graphs.insert(created, cloned);
         Ok(())
     })
 }

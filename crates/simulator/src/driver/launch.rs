@@ -22,12 +22,17 @@ pub(super) fn fill(table: &mut Table) {
     table.cuLaunchHostFunc = launch_host_func;
 }
 
+/// Blocks of the largest cluster that every kernel may have (CUDA C++ Programming Guide, "Thread Block Clusters").
+const CLUSTER_BLOCKS: u32 = 8;
+
 /// Function, geometry and parameters, as the caller gives them.
 #[derive(Clone, Copy)]
 pub(super) struct Arguments {
     pub(super) function: CUfunction,
     pub(super) grid: [c_uint; 3],
     pub(super) block: [c_uint; 3],
+    /// Blocks of a cluster; ones without clusters.
+    pub(super) cluster: [c_uint; 3],
     pub(super) shared_bytes: c_uint,
     pub(super) kernel_params: *mut *mut c_void,
     pub(super) extra: *mut *mut c_void,
@@ -52,7 +57,7 @@ fn copy_parameters(kernel_params: *mut *mut c_void, bytes: usize) -> Answer<Box<
 impl State {
     /// Checks a launch and copies its parameters.
     pub(super) fn kernel(&self, arguments: Arguments) -> Answer<Arc<Kernel>> {
-        let Arguments { function: handle, grid, block, shared_bytes, kernel_params, extra } = arguments;
+        let Arguments { function: handle, grid, block, cluster, shared_bytes, kernel_params, extra } = arguments;
         let function = self.function(handle)?;
         if !extra.is_null() {
             return Err(CUresult::ERROR_NOT_SUPPORTED);
@@ -67,8 +72,20 @@ impl State {
         {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
+        // cuLaunchKernelEx, CLUSTER_DIMENSION: the grid is a multiple of the cluster. More than 8 blocks need the function's permission,
+        // which is not asked for here.
+        if !grid.iter().zip(cluster).all(|(grid, cluster)| grid.is_multiple_of(cluster)) {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        if cluster
+            .iter()
+            .try_fold(1u32, |product, &extent| product.checked_mul(extent))
+            .is_none_or(|size| size > CLUSTER_BLOCKS)
+        {
+            return Err(CUresult::ERROR_INVALID_CLUSTER_SIZE);
+        }
         let parameters = copy_parameters(kernel_params, function.kernel.parameter_bytes() as usize)?;
-        Ok(Arc::new(Kernel::new((id(handle.0), function.kernel), (grid, block), shared_bytes, parameters)))
+        Ok(Arc::new(Kernel::new((id(handle.0), function.kernel), (grid, block, cluster), shared_bytes, parameters)))
     }
 }
 
@@ -80,7 +97,9 @@ fn check_attribute(attribute: &CUlaunchAttribute) -> Answer {
     let cluster = || unsafe { attribute.value.cluster };
     match attribute.id {
         Attribute::COOPERATIVE if number() != 0 => Err(CUresult::ERROR_NOT_SUPPORTED),
-        Attribute::CLUSTER_DIMENSION | Attribute::PREFERRED_CLUSTER_DIMENSION => match cluster() {
+        Attribute::CLUSTER_DIMENSION if cluster().contains(&0) => Err(CUresult::ERROR_INVALID_VALUE),
+        Attribute::CLUSTER_DIMENSION => Ok(()),
+        Attribute::PREFERRED_CLUSTER_DIMENSION => match cluster() {
             [1, 1, 1] => Ok(()),
             [0, _, _] | [_, 0, _] | [_, _, 0] => Err(CUresult::ERROR_INVALID_VALUE),
             _ => Err(CUresult::ERROR_NOT_SUPPORTED),
@@ -120,6 +139,7 @@ unsafe extern "C" fn launch_kernel(
             function,
             grid: [grid_dim_x, grid_dim_y, grid_dim_z],
             block: [block_dim_x, block_dim_y, block_dim_z],
+            cluster: [1; 3],
             shared_bytes,
             kernel_params,
             extra,
@@ -136,16 +156,23 @@ unsafe extern "C" fn launch_kernel_ex(
 ) -> CUresult {
     in_context(|state| {
         let config = get!(config)?;
+        let mut cluster = [1; 3];
         for index in 0..config.num_attrs as usize {
             if config.attrs.is_null() {
                 return Err(CUresult::ERROR_INVALID_VALUE);
             }
-            check_attribute(&get!(config.attrs.wrapping_add(index))?)?;
+            let attribute = get!(config.attrs.wrapping_add(index))?;
+            check_attribute(&attribute)?;
+            if attribute.id == Attribute::CLUSTER_DIMENSION {
+                // SAFETY: the caller set the part of the union that the attribute's name says.
+                cluster = unsafe { attribute.value.cluster };
+            }
         }
         let kernel = state.kernel(Arguments {
             function,
             grid: [config.grid_dim_x, config.grid_dim_y, config.grid_dim_z],
             block: [config.block_dim_x, config.block_dim_y, config.block_dim_z],
+            cluster,
             shared_bytes: config.shared_mem_bytes,
             kernel_params,
             extra,

@@ -5,16 +5,20 @@
 //! | `mod.rs` | options, the filling of the table, how a call enters the device |
 //! | `state.rs` | everything the device knows; handles as numbers; the sticky error |
 //! | `work.rs` | what a stream can hold, and how it is executed |
-//! | `queue.rs` | streams as queues that run as late as the rules allow |
+//! | `queue.rs` | streams as queues: as late as the rules allow, or interleaved at random |
 //! | `device.rs`, `contexts.rs` | devices, the primary context, the thread's stack of contexts |
 //! | `allocation.rs`, `copies.rs` | memory calls |
+//! | `tensor_maps.rs` | tensor maps |
 //! | `modules.rs`, `functions.rs`, `occupancy.rs`, `launch.rs` | modules, functions and launches |
+//! | `virtual_memory.rs` | reserved addresses, physical memory, and the mappings between them |
 //! | `streams.rs`, `events.rs` | stream and event calls |
 //! | `capture.rs`, `capturing.rs` | the rules of stream capture, and its calls |
 //! | `graphs.rs`, `nodes.rs`, `executables.rs`, `update.rs`, `dot.rs` | graphs |
+//! | `gate.rs`, `injection.rs` | calls that fail from outside; counted calls; addresses of functions by name |
+//! | `leaks.rs` | what was made and not given back |
 //!
 //! What is not filled answers `NOT_FOUND`, as a driver that lacks the function: arrays, textures, surfaces, memory of other
-//! interfaces, the linker, two-dimensional copies and cuGetProcAddress.
+//! interfaces, the linker and two-dimensional copies.
 //!
 //! There is one device lock. Queued work runs under it, on the thread of the call that waits: a kernel or a host function must not
 //! wait for another thread that is inside a driver call.
@@ -24,6 +28,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gridpoint_driver::{AlreadyInstalled, CUresult, Table};
 
+use crate::detectors::Detectors;
 use crate::fault::Fault;
 use crate::module::HostModule;
 
@@ -37,17 +42,24 @@ mod dot;
 mod events;
 mod executables;
 mod functions;
+mod gate;
 mod graphs;
+mod injection;
 mod launch;
+mod leaks;
 mod modules;
 mod nodes;
 mod occupancy;
 mod queue;
 mod state;
 mod streams;
+mod tensor_maps;
 mod update;
+mod virtual_memory;
 mod work;
 
+pub use injection::{CallCounts, Injected, Injection, UnknownFunction};
+pub use leaks::{Leak, LeakKind, leaks};
 pub use modules::image;
 use state::State;
 
@@ -58,16 +70,25 @@ pub struct Options {
     pub memory_bytes: u64,
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
-    /// Seed of the schedules of threads and of graph nodes; none for round-robin.
+    /// Seed of the schedules of threads, of streams and of graph nodes; none for round-robin threads and streams that run as late as
+    /// the rules allow.
     pub seed: Option<u64>,
     /// Whether the memory around every allocation is checked after each kernel. It is always checked when an allocation is freed.
     pub check_red_zones: bool,
+    /// What watches launches.
+    pub detectors: Detectors,
 }
 
 impl Default for Options {
     /// 8 GiB, 4 multiprocessors, round-robin, red zones checked.
     fn default() -> Self {
-        Self { memory_bytes: 8 << 30, multiprocessors: 4, seed: None, check_red_zones: true }
+        Self {
+            memory_bytes: 8 << 30,
+            multiprocessors: 4,
+            seed: None,
+            check_red_zones: true,
+            detectors: Detectors::NONE,
+        }
     }
 }
 
@@ -96,6 +117,7 @@ pub fn table(options: Options, modules: &[&'static HostModule]) -> Table {
     occupancy::fill(&mut table);
     launch::fill(&mut table);
     streams::fill(&mut table);
+    tensor_maps::fill(&mut table);
     events::fill(&mut table);
     capturing::fill(&mut table);
     graphs::fill(&mut table);
@@ -103,7 +125,9 @@ pub fn table(options: Options, modules: &[&'static HostModule]) -> Table {
     executables::fill(&mut table);
     update::fill(&mut table);
     dot::fill(&mut table);
-    table
+    virtual_memory::fill(&mut table);
+    gate::fill(&mut table);
+    gate::gated(table)
 }
 
 /// Puts a simulated device behind every `cu*` symbol of this process.
@@ -124,6 +148,13 @@ pub fn last_fault() -> Option<Fault> {
 pub fn reset() {
     if let Some(mut state) = lock() {
         state.fault = None;
+    }
+}
+
+/// Starts the schedules of another seed; what has run and what is queued stay. Equal calls from here on give equal schedules.
+pub fn reseed(seed: Option<u64>) {
+    if let Some(mut state) = lock() {
+        state.reseed(seed);
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Answer, get, in_context, put};
 pub(super) fn fill(table: &mut Table) {
     table.cuGraphAddKernelNode = add_kernel_node;
     table.cuGraphNodeGetType = get_type;
+    table.cuGraphKernelNodeSetParams_v2 = kernel_node_set_params;
     table.cuGraphKernelNodeGetParams = kernel_node_get_params;
     table.cuGraphKernelNodeGetParams_v2 = kernel_node_get_params_v2;
 }
@@ -40,6 +41,7 @@ impl From<CUDA_KERNEL_NODE_PARAMS_v1> for Arguments {
             function: params.func,
             grid: [params.grid_dim_x, params.grid_dim_y, params.grid_dim_z],
             block: [params.block_dim_x, params.block_dim_y, params.block_dim_z],
+            cluster: [1; 3],
             shared_bytes: params.shared_mem_bytes,
             kernel_params: params.kernel_params,
             extra: params.extra,
@@ -53,6 +55,7 @@ impl From<CUDA_KERNEL_NODE_PARAMS_v2> for Arguments {
             function: params.func,
             grid: [params.grid_dim_x, params.grid_dim_y, params.grid_dim_z],
             block: [params.block_dim_x, params.block_dim_y, params.block_dim_z],
+            cluster: [1; 3],
             shared_bytes: params.shared_mem_bytes,
             kernel_params: params.kernel_params,
             extra: params.extra,
@@ -85,6 +88,23 @@ unsafe extern "C" fn add_kernel_node(
         if let Some(graph) = state.graphs.get_mut(&graph) {
             graph.insert(added, Work::Kernel(kernel), before);
         }
+        Ok(())
+    })
+}
+
+/// Executable graphs made before keep the old parameters.
+unsafe extern "C" fn kernel_node_set_params(node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v2) -> CUresult {
+    in_context(|state| {
+        // Clusters are an attribute of the node, which stays.
+        let cluster = state.kernel_node(node)?.cluster;
+        let params = get!(params)?;
+        if params.func.is_null() && !params.kern.is_null() {
+            return Err(CUresult::ERROR_NOT_SUPPORTED);
+        }
+        let kernel = state.kernel(Arguments { cluster, ..params.into() })?;
+        let graph = state.nodes.get(&id(node.0)).and_then(|graph| state.graphs.get_mut(graph));
+        let node = graph.and_then(|graph| graph.nodes.get_mut(&id(node.0)));
+        node.ok_or(CUresult::ERROR_INVALID_VALUE)?.work = Work::Kernel(kernel);
         Ok(())
     })
 }

@@ -1,17 +1,24 @@
-//! Streams as queues that run as late as the rules allow.
+//! Streams as queues whose order is only what the rules say.
 //!
 //! Nothing runs when it is enqueued. A wait runs the entries that it is for, in stream order, and before each entry what that entry
 //! depends on: an event's stream up to the record, the launch of the same executable graph before, and what the legacy stream's rules
 //! say (CUDA driver API, "Stream synchronization behavior"). Entries have one numbering over all streams, and an entry only ever
 //! depends on smaller numbers.
+//!
+//! * Without a seed a wait runs only that: everything else runs as late as the rules allow.
+//! * With a seed a wait draws, until what it is for has run, one stream after another among all that have something to run, also those
+//!   that nobody waits for; the draws follow from the seed and the calls before. Operations are whole: a kernel, a copy, a memset, a
+//!   host function, a node of a graph. So the streams' operations are interleaved in any order that their dependencies allow, and
+//!   one that is missing shows under some seed. Two kernels never run at the same time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use gridpoint_driver::{CU_STREAM_NON_BLOCKING, CUgraphNode, CUresult};
 
 use super::Answer;
 use super::state::{Id, LEGACY, PER_THREAD, State};
-use super::work::Work;
+use super::work::{Replay, Work};
 
 /// An entry of a queue.
 #[derive(Debug)]
@@ -28,6 +35,8 @@ pub(super) struct Stream {
     pub(super) flags: u32,
     pub(super) priority: i32,
     pub(super) queue: VecDeque<Entry>,
+    /// What has run of the first entry, where that is a graph whose nodes are interleaved with other streams.
+    pub(super) replay: Option<Replay>,
     /// The capture that the stream takes part in.
     pub(super) capture: Option<Id>,
     /// Whether the work queued now was asked after before.
@@ -38,7 +47,8 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(flags: u32, priority: i32) -> Self {
-        Self { flags, priority, queue: VecDeque::new(), capture: None, queried: false, reported: Vec::new() }
+        let (queue, reported) = (VecDeque::new(), Vec::new());
+        Self { flags, priority, queue, replay: None, capture: None, queried: false, reported }
     }
 
     pub(super) fn legacy() -> Self {
@@ -93,6 +103,9 @@ impl State {
 
     /// Runs a stream's work up to number `sequence`, and what that depends on.
     pub(super) fn run_until(&mut self, stream: Id, sequence: u64) -> Answer {
+        if self.options.seed.is_some() {
+            return self.run_interleaved(stream, sequence);
+        }
         // A stack of goals instead of recursion: dependencies can chain through any number of streams.
         let mut goals = vec![(stream, sequence)];
         while let Some(&(stream, sequence)) = goals.last() {
@@ -107,6 +120,42 @@ impl State {
             let entry = self.streams.get_mut(&stream).and_then(|stream| stream.queue.pop_front());
             if let Some(entry) = entry {
                 self.execute(&entry.work, entry.sequence)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs operations of streams that are drawn at random, until a stream's work up to number `sequence` is done.
+    fn run_interleaved(&mut self, stream: Id, sequence: u64) -> Answer {
+        while self.is_pending(stream, sequence) {
+            let busy = self.streams.iter().filter(|(_, stream)| !stream.queue.is_empty()).map(|(&stream, _)| stream);
+            let ready: Vec<Id> = busy.filter(|&stream| self.unmet(stream).is_none()).collect();
+            // The entry with the smallest number waits for nothing, so there is always one.
+            let drawn = self.draw(ready.len());
+            let Some(&drawn) = ready.get(drawn) else { return Err(CUresult::ERROR_UNKNOWN) };
+            self.run_operation(drawn)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the next operation of a stream: its first entry, or the next node where that is a graph.
+    pub(super) fn run_operation(&mut self, stream: Id) -> Answer {
+        let Some(own) = self.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(Entry { work: Work::Graph(image), sequence, .. }) = own.queue.front() else {
+            let entry = own.queue.pop_front();
+            return entry.map_or(Ok(()), |entry| self.execute(&entry.work, entry.sequence));
+        };
+        let (image, sequence) = (Arc::clone(image), *sequence);
+        let mut replay = own.replay.take().unwrap_or_else(|| Replay::new(&image));
+        if let Some(node) = replay.take(|count| self.draw(count)) {
+            self.execute_node(&image.nodes[node], sequence)?;
+            replay.done(&image, node);
+        }
+        if let Some(own) = self.streams.get_mut(&stream) {
+            if replay.is_over() {
+                own.queue.pop_front();
+            } else {
+                own.replay = Some(replay);
             }
         }
         Ok(())

@@ -16,7 +16,8 @@ use super::functions::Function;
 use super::graphs::Graph;
 use super::modules::Module;
 use super::queue::Stream;
-use super::{Answer, Options};
+use super::virtual_memory::VirtualMemory;
+use super::{Answer, Options, injection};
 use crate::fault::{Fault, Reason};
 use crate::memory::{Damaged, Memory};
 use crate::module::HostModule;
@@ -31,9 +32,9 @@ pub(super) const PER_THREAD: Id = 2;
 /// The primary context.
 pub(super) const PRIMARY: Id = 0x100;
 /// The first number that the counter gives out.
-const FIRST: Id = 0x1000;
+pub(super) const FIRST: Id = 0x1000;
 /// Numbers are this far apart, as addresses of objects would be. None is an address that is ever mapped for long.
-const STEP: Id = 0x10;
+pub(super) const STEP: Id = 0x10;
 
 /// The number behind `handle`.
 pub(super) fn id(handle: *mut c_void) -> Id {
@@ -55,6 +56,7 @@ pub(super) struct State {
     pub(super) fault: Option<CUresult>,
     pub(super) last_fault: Option<Fault>,
     pub(super) memory: Memory,
+    pub(super) virtual_memory: VirtualMemory,
     pub(super) modules: BTreeMap<Id, Module>,
     pub(super) functions: BTreeMap<Id, Function>,
     pub(super) streams: BTreeMap<Id, Stream>,
@@ -69,19 +71,22 @@ pub(super) struct State {
     pub(super) sequence: u64,
     /// How many kernels were ever started.
     pub(super) launches: u64,
+    /// How often something was drawn at random.
+    draws: u64,
     next: Id,
 }
 
 impl State {
     pub(super) fn new(options: Options, modules: &[&'static HostModule]) -> Self {
         Self {
-            options,
             known_modules: modules.to_vec(),
             initialised: false,
             contexts: Contexts::default(),
             fault: None,
             last_fault: None,
-            memory: Memory::default(),
+            memory: Memory::new(options.detectors.uninitialised()),
+            options,
+            virtual_memory: VirtualMemory::default(),
             modules: BTreeMap::new(),
             functions: BTreeMap::new(),
             streams: BTreeMap::from([(LEGACY, Stream::legacy())]),
@@ -93,6 +98,7 @@ impl State {
             executables: BTreeMap::new(),
             sequence: 0,
             launches: 0,
+            draws: 0,
             next: FIRST,
         }
     }
@@ -106,13 +112,13 @@ impl State {
 
     /// Throws away everything that lives in the context: memory, modules, streams, events, graphs, queued work, the sticky error.
     pub(super) fn clear(&mut self) {
-        let (next, sequence, launches) = (self.next, self.sequence, self.launches);
+        let (next, sequence, launches, draws) = (self.next, self.sequence, self.launches, self.draws);
         let fresh = Self::new(self.options.clone(), &[]);
         let old = std::mem::replace(self, fresh);
         self.known_modules = old.known_modules;
         self.initialised = old.initialised;
         self.contexts = old.contexts;
-        (self.next, self.sequence, self.launches) = (next, sequence, launches);
+        (self.next, self.sequence, self.launches, self.draws) = (next, sequence, launches, draws);
     }
 
     /// Takes note that work failed: all queued work is dropped, and every later call answers the fault's code.
@@ -123,6 +129,7 @@ impl State {
         self.last_fault = Some(fault);
         for stream in self.streams.values_mut() {
             stream.queue.clear();
+            stream.replay = None;
         }
         code
     }
@@ -139,16 +146,41 @@ impl State {
         self.options.seed.map(|seed| mix(seed ^ mix(self.launches)))
     }
 
-    /// Bytes of device memory in use: allocations, and what executable graphs cost.
-    pub(super) fn used_bytes(&self) -> u64 {
-        let graphs: u64 = self.executables.values().map(Executable::device_bytes).sum();
-        self.memory.device_bytes() as u64 + graphs
+    /// Starts the schedules of another seed.
+    pub(super) fn reseed(&mut self, seed: Option<u64>) {
+        self.options.seed = seed;
+        (self.launches, self.draws) = (0, 0);
+        if seed.is_none() {
+            // Without a seed a graph runs as one operation: what has begun is finished.
+            let begun: Vec<Id> =
+                self.streams.iter().filter(|(_, own)| own.replay.is_some()).map(|(&id, _)| id).collect();
+            for stream in begun {
+                while self.streams.get(&stream).is_some_and(|own| own.replay.is_some()) {
+                    if self.run_operation(stream).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
-    /// Answers `OUT_OF_MEMORY` where `bytes` more bytes do not fit the device.
+    /// A number below `count`: by the seed, or 0 without one. 0 also where `count` is 0.
+    pub(super) fn draw(&mut self, count: usize) -> usize {
+        let Some(seed) = self.options.seed.filter(|_| count > 1) else { return 0 };
+        self.draws += 1;
+        (mix(mix(seed) ^ self.draws) % count as u64) as usize
+    }
+
+    /// Bytes of device memory in use: allocations, physical memory, and what executable graphs cost.
+    pub(super) fn used_bytes(&self) -> u64 {
+        let graphs: u64 = self.executables.values().map(Executable::device_bytes).sum();
+        self.memory.device_bytes() as u64 + self.virtual_memory.physical_bytes() + graphs
+    }
+
+    /// Answers `OUT_OF_MEMORY` where `bytes` more bytes do not fit the device, or an injection says so.
     pub(super) fn reserve(&self, bytes: u64) -> Answer {
         let needed = self.used_bytes().checked_add(bytes);
-        if needed.is_some_and(|needed| needed <= self.options.memory_bytes) {
+        if needed.is_some_and(|needed| needed <= self.options.memory_bytes) && injection::gives_memory(bytes) {
             Ok(())
         } else {
             Err(CUresult::ERROR_OUT_OF_MEMORY)

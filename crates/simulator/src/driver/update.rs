@@ -1,5 +1,6 @@
 //! Updates of executable graphs (CUDA driver API, cuGraphExecUpdate and cuGraphExecKernelNodeSetParams); they concern future launches.
 
+use std::ffi::c_uint;
 use std::sync::Arc;
 
 use gridpoint_driver::{
@@ -7,7 +8,8 @@ use gridpoint_driver::{
     CUgraphNode, CUresult, Table,
 };
 
-use super::executables::{Executable, Image};
+use super::executables::{Executable, Image, ImageNode};
+use super::launch::Arguments;
 use super::state::{Id, State, handle, id};
 use super::work::{Source, Work};
 use super::{Answer, get, in_context, put};
@@ -15,6 +17,8 @@ use super::{Answer, get, in_context, put};
 pub(super) fn fill(table: &mut Table) {
     table.cuGraphExecKernelNodeSetParams_v2 = kernel_node_set_params;
     table.cuGraphExecUpdate_v2 = update;
+    table.cuGraphNodeGetEnabled = get_enabled;
+    table.cuGraphNodeSetEnabled = set_enabled;
 }
 
 /// Why an update is impossible: the reason, the node of the new graph, and the dependency's source where it is about one.
@@ -79,7 +83,14 @@ unsafe extern "C" fn kernel_node_set_params(
         if params.func.is_null() && !params.kern.is_null() {
             return Err(CUresult::ERROR_NOT_SUPPORTED);
         }
-        let kernel = state.kernel(params.into())?;
+        // Clusters are an attribute of the node, which stays.
+        let source = id(node.0);
+        let cluster = state.executable(executable)?.image.nodes.iter().find_map(|found| match &found.work {
+            Work::Kernel(old) if found.source == source => Some(old.cluster),
+            _ => None,
+        });
+        let cluster = cluster.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        let kernel = state.kernel(Arguments { cluster, ..params.into() })?;
         let image = Arc::make_mut(&mut state.executable_mut(executable)?.image);
         let node = image.nodes.iter_mut().find(|found| found.source == id(node.0));
         match node.map(|node| &mut node.work) {
@@ -89,6 +100,30 @@ unsafe extern "C" fn kernel_node_set_params(
             }
             _ => Err(CUresult::ERROR_INVALID_VALUE),
         }
+    })
+}
+
+impl State {
+    /// The part of an executable graph that came from a node and can be switched off: a kernel, a copy or a memset.
+    fn switchable(&mut self, executable: CUgraphExec, node: CUgraphNode) -> Answer<&mut ImageNode> {
+        self.node(node)?;
+        let image = Arc::make_mut(&mut self.executable_mut(executable)?.image);
+        let found = image.nodes.iter_mut().find(|found| found.source == id(node.0));
+        let switchable =
+            |found: &&mut ImageNode| matches!(found.work, Work::Kernel(_) | Work::Copy { .. } | Work::Fill { .. });
+        found.filter(switchable).ok_or(CUresult::ERROR_INVALID_VALUE)
+    }
+}
+
+unsafe extern "C" fn get_enabled(executable: CUgraphExec, node: CUgraphNode, enabled: *mut c_uint) -> CUresult {
+    in_context(|state| put!(enabled, c_uint::from(state.switchable(executable, node)?.enabled)))
+}
+
+/// A node that is switched off does nothing; what depends on it still waits for what it depends on.
+unsafe extern "C" fn set_enabled(executable: CUgraphExec, node: CUgraphNode, enabled: c_uint) -> CUresult {
+    in_context(|state| {
+        state.switchable(executable, node)?.enabled = enabled != 0;
+        Ok(())
     })
 }
 
@@ -117,6 +152,7 @@ unsafe extern "C" fn update(
         }
         for (before, after) in old.nodes.iter().zip(&mut new.nodes) {
             after.source = before.source;
+            after.enabled = before.enabled;
         }
         state.executable_mut(executable)?.image = Arc::new(new);
         Ok(())

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use gridpoint_driver::{CUresult, CUstream};
 
-use super::executables::Image;
-use super::state::{Id, State, handle, mix};
+use super::executables::{Image, ImageNode};
+use super::state::{Id, State, handle};
 use super::{Answer, IN_HOST_FUNCTION};
 use crate::fault::{Access, Fault, Nearby, Reason, Space};
 use crate::machine::{LaunchDescription, Schedule, run};
+use crate::memory::POISON;
 use crate::module::HostKernel;
 
 /// One kernel launch with a copy of its parameters.
@@ -20,6 +21,8 @@ pub(super) struct Kernel {
     pub(super) kernel: &'static HostKernel,
     pub(super) grid: [u32; 3],
     pub(super) block: [u32; 3],
+    /// Blocks of a cluster; ones without clusters.
+    pub(super) cluster: [u32; 3],
     pub(super) shared_bytes: u32,
     parameters: Box<[u64]>,
     /// The address of `parameters`, as the array of parameter addresses that `cuGraphKernelNodeGetParams` answers.
@@ -30,12 +33,12 @@ impl Kernel {
     /// A launch of `kernel` with the parameter struct whose bytes are in `parameters`.
     pub(super) fn new(
         (function, kernel): (Id, &'static HostKernel),
-        (grid, block): ([u32; 3], [u32; 3]),
+        (grid, block, cluster): ([u32; 3], [u32; 3], [u32; 3]),
         shared_bytes: u32,
         parameters: Box<[u64]>,
     ) -> Self {
         let addresses = Box::new([parameters.as_ptr().expose_provenance()]);
-        Self { function, kernel, grid, block, shared_bytes, parameters, addresses }
+        Self { function, kernel, grid, block, cluster, shared_bytes, parameters, addresses }
     }
 
     /// The array of parameter addresses; lives as long as this does.
@@ -84,6 +87,46 @@ pub(super) enum Work {
     Graph(Arc<Image>),
 }
 
+/// What has run of a graph and what may run next.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// For each node, how many of its dependencies have not run.
+    missing: Vec<usize>,
+    ready: Vec<usize>,
+}
+
+impl Replay {
+    pub(super) fn new(image: &Image) -> Self {
+        let missing: Vec<usize> = image.nodes.iter().map(|node| node.dependencies.len()).collect();
+        let ready = (0..missing.len()).filter(|&node| missing[node] == 0).collect();
+        Self { missing, ready }
+    }
+
+    /// A node that may run, drawn among as many as the function is asked with; none once all were taken.
+    pub(super) fn take(&mut self, draw: impl FnOnce(usize) -> usize) -> Option<usize> {
+        if self.ready.is_empty() {
+            return None;
+        }
+        let drawn = draw(self.ready.len());
+        Some(self.ready.swap_remove(drawn))
+    }
+
+    /// Takes note that a node ran.
+    pub(super) fn done(&mut self, image: &Image, node: usize) {
+        for &dependent in &image.nodes[node].dependents {
+            self.missing[dependent] -= 1;
+            if self.missing[dependent] == 0 {
+                self.ready.push(dependent);
+            }
+        }
+    }
+
+    /// Whether every node was taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.ready.is_empty()
+    }
+}
+
 impl State {
     /// Runs `work`, which became number `sequence` when it was enqueued.
     pub(super) fn execute(&mut self, work: &Work, sequence: u64) -> Answer {
@@ -124,10 +167,12 @@ impl State {
             kernel: kernel.kernel,
             grid: kernel.grid,
             block: kernel.block,
+            cluster: kernel.cluster,
             shared_bytes: kernel.shared_bytes,
             parameters: kernel.bytes(),
             memory: self.memory.snapshot(),
             schedule,
+            detectors: self.options.detectors,
         });
         answer.map_err(|fault| self.fail(fault))?;
         if self.options.check_red_zones
@@ -140,27 +185,24 @@ impl State {
 
     /// Runs the nodes in an order that their dependencies allow: as they were made, or, with a seed, any.
     fn execute_graph(&mut self, image: &Image, sequence: u64) -> Answer {
-        let Some(mut seed) = self.options.seed.map(|seed| mix(seed ^ sequence)) else {
-            return image.nodes.iter().try_for_each(|node| self.execute(&node.work, sequence));
-        };
-        let mut missing: Vec<usize> = image.nodes.iter().map(|node| node.dependencies.len()).collect();
-        let mut ready: Vec<usize> = (0..missing.len()).filter(|&node| missing[node] == 0).collect();
-        while !ready.is_empty() {
-            seed = mix(seed);
-            let node = ready.swap_remove((seed % ready.len() as u64) as usize);
-            self.execute(&image.nodes[node].work, sequence)?;
-            for &dependent in &image.nodes[node].dependents {
-                missing[dependent] -= 1;
-                if missing[dependent] == 0 {
-                    ready.push(dependent);
-                }
-            }
+        if self.options.seed.is_none() {
+            return image.nodes.iter().try_for_each(|node| self.execute_node(node, sequence));
+        }
+        let mut replay = Replay::new(image);
+        while let Some(node) = replay.take(|count| self.draw(count)) {
+            self.execute_node(&image.nodes[node], sequence)?;
+            replay.done(image, node);
         }
         Ok(())
     }
 
-    fn execute_copy(&mut self, to: u64, from: &Source, bytes: usize) -> Answer {
-        let from = match from {
+    /// Runs one node of a launched graph, unless it is switched off.
+    pub(super) fn execute_node(&mut self, node: &ImageNode, sequence: u64) -> Answer {
+        if node.enabled { self.execute(&node.work, sequence) } else { Ok(()) }
+    }
+
+    fn execute_copy(&mut self, to: u64, from_source: &Source, bytes: usize) -> Answer {
+        let from = match from_source {
             Source::Staged(staged) => staged.as_ptr(),
             Source::Address(address) => {
                 self.reachable("copy", Access::Read, *address, bytes)?;
@@ -172,6 +214,8 @@ impl State {
         // SAFETY: both sides are live allocations of ours, staged bytes, or host memory that the caller of an enqueued copy keeps
         // alive until it is done; overlap is allowed.
         unsafe { std::ptr::copy(from, to, bytes) };
+        let from = if let Source::Address(address) = from_source { Some(*address as usize) } else { None };
+        self.memory.copied(to.addr(), from, bytes);
         Ok(())
     }
 
@@ -184,6 +228,11 @@ impl State {
         // On a big-endian host the significant bytes of the word come last.
         let pattern = if cfg!(target_endian = "little") { &pattern[..width] } else { &pattern[4 - width..] };
         target.chunks_exact_mut(width).for_each(|element| element.copy_from_slice(pattern));
+        if pattern.iter().all(|&byte| byte == POISON) {
+            self.memory.unwritten(at as usize, width * count);
+        } else {
+            self.memory.written(at as usize, width * count);
+        }
         Ok(())
     }
 
@@ -196,7 +245,7 @@ impl State {
         let nearby = self.memory.snapshot().nearby(address as usize);
         let inside = match nearby {
             Nearby::Live { offset, bytes } => usize::try_from(offset).is_ok_and(|offset| offset < bytes),
-            Nearby::Freed { .. } => true,
+            Nearby::Freed { .. } | Nearby::Reserved { .. } => true,
             Nearby::Nothing => false,
         };
         if !inside {

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::block;
+use super::checked::{global, shared};
 use super::fault;
-use super::instructions::global;
+use super::observer::{Place, Strength, Touch};
 use super::turn::{Participant, raise};
+use crate::fault::Space;
 
 /// atom.add.u32: the value before.
 ///
@@ -71,7 +73,11 @@ pub unsafe extern "C" fn gridpoint_fence(scope: u32) {
             raise(block::current(), fault::operand("scope", scope, "0 to 2"));
         }
         fence(Ordering::SeqCst);
-        Participant::running().maybe_switch(4);
+        let me = Participant::running();
+        if let Some(observer) = &mut (*me.block).observer {
+            observer.fence((*me.thread).index(), scope == 0);
+        }
+        me.maybe_switch(4);
     }
 }
 
@@ -87,11 +93,21 @@ unsafe fn begin(address: usize, bytes: u32, scope: u32, order: u32) -> Ordering 
         if scope > 2 || order > 1 {
             raise(block, fault::operand("scope and order", scope << 4 | order, "scope 0 to 2, order 0 or 1"));
         }
-        match (*block).shared.address(address) {
-            Some(shared) => {
-                super::instructions::shared(block, crate::fault::Access::Write, shared, bytes, bytes);
+        let place = match (*block).shared.address(address) {
+            Some(window) => {
+                shared(block, (Touch::Write, false), window, bytes, bytes);
+                Place { space: Space::Shared, address: window as usize, bytes: bytes as usize }
             }
-            None => global(block, address, bytes, bytes, 1),
+            None => {
+                global(block, (Touch::Write, false), address, bytes, bytes);
+                Place { space: Space::Global, address, bytes: bytes as usize }
+            }
+        };
+        if let Some(observer) = &mut (*block).observer {
+            let strength = Strength { block_scope: scope == 0, ordered: order != 0 };
+            if let Err(reason) = observer.atomic((*(*block).current).index(), place, strength) {
+                raise(block, *reason);
+            }
         }
     }
     if order == 0 { Ordering::Relaxed } else { Ordering::AcqRel }

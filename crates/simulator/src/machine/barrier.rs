@@ -3,6 +3,7 @@
 //! A barrier counts arrivals in whole warps: all lanes of a warp meet first, then the warp adds 32. With as many arrivals as the count
 //! asks for it opens and is new again.
 
+use super::block::Block;
 use super::thread::WARP_THREADS;
 use crate::fault::Reason;
 
@@ -16,7 +17,10 @@ pub(crate) struct NamedBarrier {
     pub(crate) expected: u32,
     /// How many have arrived.
     pub(crate) arrived: u32,
+    /// Warps that wait.
     warps: u32,
+    /// Warps that have arrived without waiting.
+    passed: u32,
 }
 
 impl NamedBarrier {
@@ -27,14 +31,43 @@ impl NamedBarrier {
             return Err(Reason::Barrier { id, rule });
         }
         self.expected = threads;
-        self.arrived += WARP_THREADS;
         self.warps |= 1 << warp;
-        if self.arrived < threads {
-            return Ok(None);
+        Ok(self.add_warp())
+    }
+
+    /// As [`NamedBarrier::arrive`], for a warp that goes on. It may not come again before the barrier has opened.
+    pub(crate) fn count_arrival(&mut self, id: u32, warp: u32, threads: u32) -> Result<Option<u32>, Reason> {
+        let refuse = |rule: String| Err(Reason::Barrier { id, rule });
+        if self.expected != 0 && self.expected != threads {
+            return refuse(format!("warp {warp} came for {threads} threads, while others wait for {}", self.expected));
+        }
+        if self.passed >> warp & 1 != 0 {
+            return refuse(format!("warp {warp} arrives twice before the barrier opens"));
+        }
+        self.expected = threads;
+        self.passed |= 1 << warp;
+        Ok(self.add_warp())
+    }
+
+    /// Counts a warp: the answer is the warps that wait, once all have arrived.
+    fn add_warp(&mut self) -> Option<u32> {
+        self.arrived += WARP_THREADS;
+        if self.arrived < self.expected {
+            return None;
         }
         let warps = self.warps;
         *self = Self::default();
-        Ok(Some(warps))
+        Some(warps)
+    }
+}
+
+/// Warps that waited at a barrier go on after those that arrived without waiting.
+pub(crate) fn acquire(block: &mut Block, id: u32, warps: u32) {
+    let Some(observer) = &mut block.observer else { return };
+    for (index, warp) in (0u32..).zip(&block.warps).filter(|(index, _)| warps >> index & 1 != 0) {
+        for lane in (0..WARP_THREADS).filter(|lane| warp.exists >> lane & 1 != 0) {
+            observer.acquire(index * WARP_THREADS + lane, super::watch::named(id));
+        }
     }
 }
 

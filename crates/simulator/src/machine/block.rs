@@ -5,10 +5,12 @@ use std::ptr;
 use std::sync::Arc;
 
 use super::LaunchDescription;
+use super::asynchronous::Asynchronous;
 use super::barrier::{BARRIERS, NamedBarrier};
 use super::fiber::Place;
 use super::memory::{GlobalMemory, SharedMemory};
 use super::mma::{self, Multiply, Panels};
+use super::observer::Observer;
 use super::random::Random;
 use super::schedule::Turns;
 use super::thread::{Thread, ThreadIdentity, WARP_THREADS};
@@ -59,9 +61,14 @@ pub(crate) struct Block {
     pub(crate) barriers: [NamedBarrier; BARRIERS as usize],
     pub(crate) entry: Entry,
     pub(crate) parameters: *const u8,
+    pub(crate) parameter_bytes: u32,
     pub(crate) block_threads: u32,
+    /// Whoever watches the launch.
+    pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) panels: Box<Panels>,
     pub(crate) multiply: Multiply,
+    /// Clusters and what runs beside the threads.
+    pub(crate) asynchronous: Asynchronous,
     fault: Option<(u32, Reason)>,
     threads: Vec<Thread>,
     first: *mut Thread,
@@ -84,9 +91,12 @@ impl Block {
             barriers: [NamedBarrier::default(); BARRIERS as usize],
             entry: no_kernel,
             parameters: ptr::null(),
+            parameter_bytes: 0,
             block_threads: 0,
+            observer: None,
             panels: Panels::new(),
             multiply: mma::fastest(),
+            asynchronous: Asynchronous::new(),
             fault: None,
             threads: Vec::new(),
             first: ptr::null_mut(),
@@ -102,12 +112,13 @@ impl Block {
     ) -> Result<(), Reason> {
         let [x, y, z] = launch.block;
         let count = x * y * z;
-        if !self.shared.begin(launch.shared_bytes) {
+        let observed = self.observer.is_some();
+        if !self.shared.begin(launch.shared_bytes, observed) {
             return Err(Reason::Host {
                 detail: format!("no memory for {} bytes of shared memory", launch.shared_bytes),
             });
         }
-        self.global.begin(&launch.memory);
+        self.global.begin(&launch.memory, observed);
         self.stopped = false;
         self.turns = Turns::new(random);
         self.spins = 0;
@@ -117,6 +128,8 @@ impl Block {
         self.barriers = [NamedBarrier::default(); BARRIERS as usize];
         self.entry = launch.kernel.entry();
         self.parameters = launch.parameters.as_ptr();
+        self.parameter_bytes = launch.kernel.parameter_bytes();
+        self.asynchronous.begin(count, launch.shared_bytes);
         self.fault = None;
         while self.threads.len() < count as usize {
             self.threads.push(Thread::new(self.threads.len() as u32));
@@ -176,6 +189,7 @@ impl Block {
             if warps >> index & 1 != 0 {
                 warp.ready = warp.exists;
                 warp.barrier = None;
+                self.asynchronous.proxy.meet(index as u32);
             }
         }
     }

@@ -47,5 +47,8 @@ pub(super) fn deadlock(block: &Block) -> (u32, Reason) {
             let _ = write!(waiting, "{separator}lanes {there:#010x} wait in {gathering}");
         }
     }
+    block.asynchronous.mbarriers.describe(block, &mut waiting);
+    block.asynchronous.warpgroups.describe(&mut waiting);
+    super::cluster::describe(block, &mut waiting);
     (first.unwrap_or(0), Reason::Deadlock { waiting })
 }

@@ -6,16 +6,18 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
-use super::block::{self, Block};
+use super::block;
+use super::checked::{global, shared};
 use super::collective::{self, BUTTERFLY, MATRIX_ROW_BYTES};
 use super::copies::PendingCopy;
 use super::memory::SHARED_BASE;
 use super::mma::MAXIMUM_TILES;
-use super::thread::ThreadIdentity;
+use super::observer::{CopyPlace, Touch};
+use super::thread::{ThreadIdentity, WARP_THREADS};
 use super::turn::{Participant, raise, suspend};
 use super::warp::{Arrival, Deposit, FULL_MASK, Operation};
 use super::{barrier, fault};
-use crate::fault::{Access, Reason};
+use crate::fault::Reason;
 
 pub use super::atomics::{
     gridpoint_atomic_add, gridpoint_atomic_add64, gridpoint_atomic_exchange, gridpoint_atomic_max, gridpoint_fence,
@@ -38,7 +40,7 @@ pub unsafe extern "C" fn gridpoint_thread() -> *const ThreadIdentity {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gridpoint_shared(address: u32, bytes: u32, alignment: u32) -> *mut c_void {
     // SAFETY: a fiber runs, so there is a current block.
-    unsafe { shared(block::current(), Access::Read, address, bytes, alignment).cast() }
+    unsafe { shared(block::current(), (Touch::Read, false), address, bytes, alignment).cast() }
 }
 
 /// `cvta.to.shared`: the shared address of a host address inside the block's shared memory, or of its end.
@@ -66,14 +68,21 @@ pub unsafe extern "C" fn gridpoint_shared_base() -> u32 {
     SHARED_BASE
 }
 
-/// Checks an access to global memory. `access` is 0 for a read; anything else is a write.
+/// Checks an access to global memory. `access` is 0 for a read and 2 for a non-coherent read; anything else is a write.
 ///
 /// # Safety
 /// The module's contract.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gridpoint_global(pointer: *const c_void, bytes: u32, alignment: u32, access: u32) {
     // SAFETY: a fiber runs, so there is a current block.
-    unsafe { global(block::current(), pointer as usize, bytes, alignment, access) }
+    unsafe {
+        let touch = match access {
+            0 => Touch::Read,
+            2 => Touch::NonCoherent,
+            _ => Touch::Write,
+        };
+        global(block::current(), (touch, true), pointer as usize, bytes, alignment);
+    }
 }
 
 /// `bar.sync id, threads` (PTX ISA 9.7.13.1); 0 threads are all of the block.
@@ -100,6 +109,11 @@ pub unsafe extern "C" fn gridpoint_barrier(id: u32, threads: u32) {
                     suspend(block);
                 }
                 Ok(Some(warps)) => {
+                    if let Some(observer) = &mut (*block).observer {
+                        let all = (0..).zip(&(*block).warps).filter(|(index, _)| warps >> index & 1 != 0);
+                        observer.barrier(&mut all.flat_map(|(index, warp)| lanes_of(index, warp.exists)));
+                    }
+                    barrier::acquire(&mut *block, id, warps);
                     (*block).release(warps);
                     (*block).progress();
                     me.maybe_switch(2);
@@ -118,7 +132,16 @@ pub unsafe extern "C" fn gridpoint_barrier(id: u32, threads: u32) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gridpoint_warp_sync(mask: u32) {
     // SAFETY: a fiber runs; the deposit is empty.
-    unsafe { Participant::running().meet(Operation::WARP_SYNC, mask, Deposit::default(), |_, _| Ok(())) }
+    unsafe {
+        let me = Participant::running();
+        let index = (*me.thread).warp;
+        me.meet(Operation::WARP_SYNC, mask, Deposit::default(), |block, _| {
+            if let Some(observer) = &mut block.observer {
+                observer.barrier(&mut lanes_of(index, mask));
+            }
+            Ok(())
+        });
+    }
 }
 
 /// `shfl.sync` (PTX ISA 9.7.9.6): mode 0 idx, 1 up, 2 down, 3 bfly.
@@ -170,7 +193,7 @@ pub unsafe extern "C" fn gridpoint_ldmatrix(registers: *mut u32, count: u32, tra
             raise(me.block, fault::operand("ldmatrix count", count, "1, 2 or 4"));
         }
         let row = if me.lane < 8 * count {
-            shared(me.block, Access::Read, address, MATRIX_ROW_BYTES, MATRIX_ROW_BYTES) as usize
+            shared(me.block, (Touch::Read, true), address, MATRIX_ROW_BYTES, MATRIX_ROW_BYTES) as usize
         } else {
             0
         };
@@ -218,9 +241,15 @@ pub unsafe extern "C" fn gridpoint_cp_async(address: u32, source: *const c_void,
         if source_bytes > bytes {
             raise(block, fault::operand("cp.async source size", source_bytes, "at most the size"));
         }
-        let target = shared(block, Access::Write, address, bytes, bytes);
+        let target = shared(block, (Touch::Write, false), address, bytes, bytes);
         if source_bytes != 0 {
-            global(block, source as usize, source_bytes, bytes, 0);
+            global(block, (Touch::Read, false), source as usize, source_bytes, bytes);
+        }
+        if let Some(observer) = &mut (*block).observer {
+            let copy = CopyPlace { target: address, source: source as usize, bytes, source_bytes };
+            if let Err(reason) = observer.copy_issued((*(*block).current).index(), copy) {
+                raise(block, *reason);
+            }
         }
         let copy = PendingCopy { target, source: source.cast(), bytes: bytes as u8, source_bytes: source_bytes as u8 };
         (*(*block).current).copies.issue(copy);
@@ -234,7 +263,13 @@ pub unsafe extern "C" fn gridpoint_cp_async(address: u32, source: *const c_void,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gridpoint_cp_async_commit() {
     // SAFETY: a fiber runs.
-    unsafe { (*(*block::current()).current).copies.commit() }
+    unsafe {
+        let block = block::current();
+        if let Some(observer) = &mut (*block).observer {
+            observer.copy_committed((*(*block).current).index());
+        }
+        (*(*block).current).copies.commit();
+    }
 }
 
 /// `cp.async.wait_group pending` (PTX ISA 9.7.9.25.3.3).
@@ -246,6 +281,11 @@ pub unsafe extern "C" fn gridpoint_cp_async_wait(pending: u32) {
     // SAFETY: a fiber runs, and no borrow lives when it switches.
     unsafe {
         let me = Participant::running();
+        if let Some(observer) = &mut (*me.block).observer
+            && let Err(reason) = observer.copy_waited((*me.thread).index(), pending)
+        {
+            raise(me.block, *reason);
+        }
         (*me.thread).copies.wait(pending);
         me.maybe_switch(4);
     }
@@ -325,54 +365,7 @@ pub(super) fn keep() {
     std::hint::black_box(&INSTRUCTIONS);
 }
 
-/// A checked shared address.
-///
-/// # Safety
-/// Called by a fiber of `block`, and no borrow of the block lives.
-#[inline(always)]
-pub(super) unsafe fn shared(block: *mut Block, access: Access, address: u32, bytes: u32, alignment: u32) -> *mut u8 {
-    // SAFETY: by this function's contract.
-    unsafe {
-        match (*block).shared.find(address, bytes, alignment) {
-            Some(pointer) => pointer,
-            None => refuse_shared(block, access, address, bytes, alignment),
-        }
-    }
-}
-
-/// # Safety
-/// As [`shared`].
-#[cold]
-unsafe fn refuse_shared(block: *mut Block, access: Access, address: u32, bytes: u32, alignment: u32) -> ! {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let reason = (*block).shared.refusal(access, address, bytes, alignment);
-        raise(block, reason)
-    }
-}
-
-/// Checks a global address.
-///
-/// # Safety
-/// As [`shared`].
-#[inline(always)]
-pub(super) unsafe fn global(block: *mut Block, address: usize, bytes: u32, alignment: u32, access: u32) {
-    // SAFETY: by this function's contract.
-    unsafe {
-        if !(*block).global.allows(address, bytes, alignment) {
-            refuse_global(block, address, bytes, alignment, access);
-        }
-    }
-}
-
-/// # Safety
-/// As [`shared`].
-#[cold]
-unsafe fn refuse_global(block: *mut Block, address: usize, bytes: u32, alignment: u32, access: u32) -> ! {
-    let access = if access == 0 { Access::Read } else { Access::Write };
-    // SAFETY: by this function's contract.
-    unsafe {
-        let reason = (*block).global.refusal(access, address, bytes, alignment);
-        raise(block, reason)
-    }
+/// Threads of a block: the lanes of `mask` in warp `warp`.
+fn lanes_of(warp: u32, mask: u32) -> impl Iterator<Item = u32> {
+    (0..WARP_THREADS).filter(move |lane| mask >> lane & 1 != 0).map(move |lane| warp * WARP_THREADS + lane)
 }

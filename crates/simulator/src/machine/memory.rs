@@ -19,6 +19,8 @@ pub(crate) struct SharedMemory {
     allocation: *mut u8,
     layout: Layout,
     bytes: u32,
+    /// What [`SharedMemory::find`] gives out: `bytes`, or nothing when an observer has to be told of each access.
+    direct_bytes: u32,
 }
 
 impl SharedMemory {
@@ -32,11 +34,11 @@ impl SharedMemory {
         let layout = Layout::from_size_align(total, SHARED_ALIGNMENT).ok()?;
         // SAFETY: the size is not zero.
         let allocation = unsafe { alloc(layout) };
-        (!allocation.is_null()).then_some(Self { allocation, layout, bytes })
+        (!allocation.is_null()).then_some(Self { allocation, layout, bytes, direct_bytes: bytes })
     }
 
-    /// Starts a block with `bytes` bytes of poison; false when the host has no memory left.
-    pub(crate) fn begin(&mut self, bytes: u32) -> bool {
+    /// Starts a block with `bytes` bytes of poison, `observed` or not; false when the host has no memory left.
+    pub(crate) fn begin(&mut self, bytes: u32, observed: bool) -> bool {
         if self.layout.size() < bytes as usize + 2 * SHARED_ALIGNMENT {
             match Self::allocate(bytes) {
                 Some(larger) => *self = larger,
@@ -44,6 +46,7 @@ impl SharedMemory {
             }
         }
         self.bytes = bytes;
+        self.direct_bytes = if observed { 0 } else { bytes };
         // SAFETY: the window and a red zone on each side of it lie inside the allocation, as `allocate` reserves `SHARED_ALIGNMENT`
         // bytes on each side.
         unsafe {
@@ -74,16 +77,26 @@ impl SharedMemory {
         Err(Reason::RedZone { address: SHARED_BASE.into(), bytes: self.bytes as usize })
     }
 
-    /// The host address of `bytes` bytes at a shared address.
+    /// The host address of `bytes` bytes at a shared address that may be accessed without telling anybody.
     #[inline(always)]
     pub(crate) fn find(&self, address: u32, bytes: u32, alignment: u32) -> Option<*mut u8> {
+        self.find_below(self.direct_bytes, address, bytes, alignment)
+    }
+
+    /// The host address of `bytes` bytes at a shared address.
+    pub(crate) fn find_observed(&self, address: u32, bytes: u32, alignment: u32) -> Option<*mut u8> {
+        self.find_below(self.bytes, address, bytes, alignment)
+    }
+
+    #[inline(always)]
+    fn find_below(&self, limit: u32, address: u32, bytes: u32, alignment: u32) -> Option<*mut u8> {
         let offset = address.wrapping_sub(SHARED_BASE);
-        let inside = offset <= self.bytes && bytes <= self.bytes - offset;
+        let inside = offset <= limit && bytes <= limit - offset;
         let aligned = address & alignment.wrapping_sub(1) == 0;
         (inside && aligned).then(|| self.window().wrapping_add(offset as usize))
     }
 
-    /// Why [`SharedMemory::find`] found nothing.
+    /// Why [`SharedMemory::find_observed`] found nothing.
     #[cold]
     pub(crate) fn refusal(&self, access: Access, address: u32, bytes: u32, alignment: u32) -> Reason {
         let (space, address) = (Space::Shared, u64::from(address));
@@ -108,6 +121,15 @@ impl SharedMemory {
     }
 }
 
+impl SharedMemory {
+    /// The shared address of a host address in the window or in what is kept free around it.
+    pub(crate) fn address_around(&self, pointer: usize) -> Option<u32> {
+        let offset = pointer.wrapping_sub(self.allocation as usize);
+        let inside = offset < self.bytes as usize + 2 * SHARED_ALIGNMENT;
+        inside.then(|| SHARED_BASE + offset as u32 - SHARED_ALIGNMENT as u32)
+    }
+}
+
 impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout.
@@ -121,29 +143,41 @@ const CACHED_RANGES: usize = 8;
 pub(crate) struct GlobalMemory {
     recent: [Range; CACHED_RANGES],
     snapshot: Arc<Snapshot>,
+    /// An observer has to be told of each access.
+    observed: bool,
 }
 
 impl GlobalMemory {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { recent: [Range { start: 0, bytes: 0 }; CACHED_RANGES], snapshot }
+        Self { recent: [Range { start: 0, bytes: 0 }; CACHED_RANGES], snapshot, observed: false }
     }
 
     /// Takes the ranges of another launch, or keeps what is known of the same one.
-    pub(crate) fn begin(&mut self, snapshot: &Arc<Snapshot>) {
-        if !Arc::ptr_eq(&self.snapshot, snapshot) {
-            *self = Self::new(snapshot.clone());
+    pub(crate) fn begin(&mut self, snapshot: &Arc<Snapshot>, observed: bool) {
+        if !Arc::ptr_eq(&self.snapshot, snapshot) || self.observed != observed {
+            *self = Self { observed, ..Self::new(snapshot.clone()) };
         }
     }
 
-    /// Whether `bytes` bytes at `address` lie in one live range and `address` is a multiple of `alignment`.
+    /// Whether `bytes` bytes at `address` lie in one live range and `address` is a multiple of `alignment`, as long as nobody has to be
+    /// told of it.
     #[inline(always)]
     pub(crate) fn allows(&mut self, address: usize, bytes: u32, alignment: u32) -> bool {
         let aligned = address & (alignment as usize).wrapping_sub(1) == 0;
         aligned && (holds(self.recent[0], address, bytes) || self.search(address, bytes))
     }
 
+    /// As [`GlobalMemory::allows`], for accesses that an observer is told of.
+    pub(crate) fn allows_observed(&mut self, address: usize, bytes: usize, alignment: u32) -> bool {
+        let aligned = address & (alignment as usize).wrapping_sub(1) == 0;
+        aligned && self.snapshot.find(address, bytes).is_some()
+    }
+
     #[inline(never)]
     fn search(&mut self, address: usize, bytes: u32) -> bool {
+        if self.observed {
+            return false;
+        }
         for index in 1..CACHED_RANGES {
             if holds(self.recent[index], address, bytes) {
                 self.recent.swap(0, index);
@@ -156,7 +190,7 @@ impl GlobalMemory {
         true
     }
 
-    /// Why [`GlobalMemory::allows`] said no.
+    /// Why [`GlobalMemory::allows_observed`] said no.
     #[cold]
     pub(crate) fn refusal(&self, access: Access, address: usize, bytes: u32, alignment: u32) -> Reason {
         let space = Space::Global;

@@ -1,37 +1,66 @@
 //! The machine: runs the blocks of a launch, each CUDA thread a fiber.
 //!
 //! Blocks run in parallel on rayon's threads; a block stays on one OS thread, on which its fibers take turns. A thread runs until it
-//! waits for others in a collective instruction; the last to arrive executes the instruction for all.
+//! waits for others in a collective instruction; the last to arrive executes the instruction for all. Under detectors the blocks of a
+//! launch run one after another, so that a report repeats itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use crate::detectors::Detectors;
 use crate::fault::{Fault, Reason};
 use crate::memory::Snapshot;
 use crate::module::HostKernel;
 use multiprocessor::{BlockFault, Multiprocessor};
+use observer::Observer;
 use random::Random;
 
+mod asynchronous;
 mod atomics;
 mod barrier;
 mod block;
+mod bulk;
+mod checked;
+mod cluster;
 mod collective;
 mod copies;
+mod copy_issue;
+mod descriptor;
 mod fault;
 mod fiber;
+pub mod hopper;
 pub mod instructions;
+mod mbarrier;
 mod memory;
 mod mma;
 mod multiprocessor;
+pub(crate) mod observer;
+mod operands;
+mod plain;
+mod proxy;
 mod random;
+mod reduce;
+mod registers;
 mod schedule;
+mod stmatrix;
+mod swizzle;
+mod tensor;
+mod tensor_map;
 mod thread;
 mod turn;
 mod warp;
+mod warpgroup;
+mod watch;
+mod wgmma;
 
+pub use cluster::MAXIMUM_BLOCKS as MAXIMUM_CLUSTER_BLOCKS;
+pub(crate) use memory::SHARED_BASE;
+pub(crate) use plain::plain_access;
+pub use tensor::{TensorDescription, TensorElement, TensorError};
 pub use thread::ThreadIdentity;
+pub(crate) use thread::WARP_THREADS;
 
 /// The most threads of a block on any GPU (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 pub const MAXIMUM_BLOCK_THREADS: u32 = 1024;
@@ -56,6 +85,8 @@ pub struct LaunchDescription<'a> {
     pub grid: [u32; 3],
     /// Threads of a block in x, y, z.
     pub block: [u32; 3],
+    /// Blocks of a cluster in x, y, z, of which the grid's are multiples; ones where there are no clusters.
+    pub cluster: [u32; 3],
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
     /// The parameter struct: exactly the kernel's size, at a multiple of [`PARAMETER_ALIGNMENT`].
@@ -64,11 +95,14 @@ pub struct LaunchDescription<'a> {
     pub memory: Arc<Snapshot>,
     /// The order.
     pub schedule: Schedule,
+    /// Who watches.
+    pub detectors: Detectors,
 }
 
 /// Runs all blocks of a launch. Of the blocks that fault, the first is reported; blocks after it may have run or not.
 pub fn run(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
     instructions::keep();
+    hopper::keep();
     let at = |block, (thread, reason): BlockFault| Fault {
         kernel: launch.kernel.name().to_owned(),
         block,
@@ -80,41 +114,87 @@ pub fn run(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
         reason,
     };
     check(launch).map_err(|detail| at([0; 3], ([0; 3], Reason::InvalidOperand { detail })))?;
-    let [x, y, z] = launch.grid.map(u64::from);
-    let count = x * y * z;
+    let clusters = Clusters::new(launch);
+    let count = clusters.count;
     let order = Order::new(launch.schedule, count);
+    if let Some(observer) = launch.detectors.observer(launch).filter(|_| clusters.size == [1; 3]) {
+        let mut observer = Some(observer);
+        return (0..count).map(|place| order.block(place)).try_for_each(|block| {
+            if let Some(observer) = &mut observer {
+                observer.begin_block(block);
+            }
+            run_cluster(launch, &clusters, block, &mut observer).map_err(|(index, fault)| at(index, fault))
+        });
+    }
     let first_fault = AtomicU64::new(u64::MAX);
-    let run_block = |place: u64| {
-        let block = order.block(place);
-        if block > first_fault.load(Ordering::Relaxed) {
+    let run_one = |place: u64| {
+        let cluster = order.block(place);
+        if cluster > first_fault.load(Ordering::Relaxed) {
             return None;
         }
-        let index = [block % x, block / x % y, block / (x * y)].map(|index| index as u32);
-        match run_block(launch, index, block) {
+        match run_cluster(launch, &clusters, cluster, &mut None) {
             Ok(()) => None,
-            Err(fault) => {
-                first_fault.fetch_min(block, Ordering::Relaxed);
-                Some((block, at(index, fault)))
+            Err((index, fault)) => {
+                first_fault.fetch_min(cluster, Ordering::Relaxed);
+                Some((cluster, at(index, fault)))
             }
         }
     };
     let fault = if count == 1 {
-        run_block(0)
+        run_one(0)
     } else {
-        (0..count).into_par_iter().filter_map(run_block).min_by_key(|(block, _)| *block)
+        (0..count).into_par_iter().filter_map(run_one).min_by_key(|(cluster, _)| *cluster)
     };
     fault.map_or(Ok(()), |(_, fault)| Err(fault))
 }
 
-fn run_block(launch: &LaunchDescription<'_>, index: [u32; 3], block: u64) -> Result<(), BlockFault> {
-    let random = match launch.schedule {
+/// A grid as clusters. Without clusters each block is one.
+struct Clusters {
+    /// Blocks of the grid.
+    grid: [u64; 3],
+    /// Blocks of a cluster.
+    size: [u64; 3],
+    /// Clusters of the grid.
+    count: u64,
+}
+
+impl Clusters {
+    fn new(launch: &LaunchDescription<'_>) -> Self {
+        let (grid, size) = (launch.grid.map(u64::from), launch.cluster.map(u64::from));
+        let count = grid.iter().product::<u64>() / size.iter().product::<u64>();
+        Self { grid, size, count }
+    }
+
+    /// The blocks of a cluster by rank: number and index in the grid. Ranks, as numbers, count x first.
+    fn blocks(&self, cluster: u64) -> Vec<(u64, [u32; 3])> {
+        let [x, y, z] = self.size;
+        let [grid_x, grid_y, _] = self.grid;
+        let (across, down) = (grid_x / x, grid_y / y);
+        let first = [cluster % across * x, cluster / across % down * y, cluster / (across * down) * z];
+        let block = |rank: u64| {
+            let index = [first[0] + rank % x, first[1] + rank / x % y, first[2] + rank / (x * y)];
+            (index[0] + grid_x * (index[1] + grid_y * index[2]), index.map(|index| index as u32))
+        };
+        (0..x * y * z).map(block).collect()
+    }
+}
+
+/// Runs a cluster. A fault comes with the index of its block.
+fn run_cluster(
+    launch: &LaunchDescription<'_>,
+    clusters: &Clusters,
+    cluster: u64,
+    observer: &mut Option<Box<dyn Observer>>,
+) -> Result<(), ([u32; 3], BlockFault)> {
+    let random = |block: u64| match launch.schedule {
         Schedule::RoundRobin => None,
         Schedule::Seeded(seed) => Some(Random::new(seed, block + 1)),
     };
-    let mut multiprocessor = Multiprocessor::take().map_err(|reason| ([0; 3], reason))?;
-    let answer = multiprocessor.run(launch, index, random);
+    let blocks: Vec<_> = clusters.blocks(cluster).into_iter().map(|(block, index)| (index, random(block))).collect();
+    let mut multiprocessor = Multiprocessor::take().map_err(|reason| (blocks[0].0, ([0; 3], reason)))?;
+    let answer = multiprocessor.run(launch, &blocks, observer);
     multiprocessor.put_back();
-    answer
+    answer.map_err(|(rank, fault)| (blocks[rank].0, fault))
 }
 
 /// What a driver refuses before it comes here.
@@ -127,6 +207,14 @@ fn check(launch: &LaunchDescription<'_>) -> Result<(), String> {
     let blocks = launch.grid.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent.into()));
     if !blocks.is_some_and(|blocks| (1..1 << 48).contains(&blocks)) {
         return Err(format!("grid {:?}: must have 1 to 2^48 blocks", launch.grid));
+    }
+    let fits = |(&grid, &cluster): (&u32, &u32)| cluster != 0 && grid.is_multiple_of(cluster);
+    let size = launch.cluster.iter().try_fold(1u32, |product, &extent| product.checked_mul(extent));
+    if size.is_none_or(|size| size > MAXIMUM_CLUSTER_BLOCKS) || !launch.grid.iter().zip(&launch.cluster).all(fits) {
+        return Err(format!(
+            "clusters of {:?} blocks: must have 1 to {MAXIMUM_CLUSTER_BLOCKS} blocks and divide the grid of {:?}",
+            launch.cluster, launch.grid
+        ));
     }
     let expected = launch.kernel.parameter_bytes() as usize;
     if launch.parameters.len() != expected {

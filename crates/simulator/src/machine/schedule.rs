@@ -31,6 +31,16 @@ impl Turns {
         self.yielded = true;
     }
 
+    /// Whether a thread has yielded since the last pass.
+    pub(crate) fn yielded(&self) -> bool {
+        self.yielded
+    }
+
+    /// A number below `bound`, which is not zero: 0 for round-robin.
+    pub(crate) fn draw(&mut self, bound: u32) -> u32 {
+        self.random.as_mut().map_or(0, |random| random.below(bound))
+    }
+
     /// Whether a seeded schedule switches at a place where it may, with one chance in `chances`.
     #[inline(always)]
     pub(crate) fn switches(&mut self, chances: u32) -> bool {

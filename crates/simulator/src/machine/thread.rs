@@ -29,6 +29,8 @@ pub(crate) struct Thread {
     pub(crate) lane: u32,
     /// Where its fiber stands, which lives as long as the block runs.
     pub(crate) place: *mut Place,
+    /// First address of its fiber's stack; set where an observer has to tell a stack from other memory.
+    pub(crate) stack: usize,
     /// Asynchronous copies under way.
     pub(crate) copies: Copies,
 }
@@ -41,6 +43,7 @@ impl Thread {
             warp: index / WARP_THREADS,
             lane: index % WARP_THREADS,
             place: std::ptr::null_mut(),
+            stack: 0,
             copies: Copies::default(),
         }
     }

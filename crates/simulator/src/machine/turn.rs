@@ -1,6 +1,7 @@
 //! How a running thread gives up its turn: waiting in a collective, yielding, or ending the block with a fault.
 
 use super::block::{self, Block};
+use super::cluster;
 use super::fiber;
 use super::thread::Thread;
 use super::warp::{Arrival, Deposit, Operation, Warp};
@@ -16,7 +17,8 @@ pub(crate) unsafe fn suspend(block: *mut Block) {
     // block runs; the host's stack stands where it started this block.
     unsafe {
         let me = (*block).current;
-        let next = if (*block).stopped { None } else { (*block).turns.next(&(*block).warps) };
+        let leaves = (*block).stopped || (*block).asynchronous.shares;
+        let next = if leaves { None } else { (*block).turns.next(&(*block).warps) };
         match next {
             Some(index) => {
                 let thread = (*block).thread(index);
@@ -25,7 +27,7 @@ pub(crate) unsafe fn suspend(block: *mut Block) {
                     fiber::switch((*me).place, (*thread).place);
                 }
             }
-            None => fiber::switch((*me).place, &raw mut (*block).host),
+            None => cluster::leave(block),
         }
     }
 }
@@ -41,6 +43,7 @@ pub(crate) unsafe fn start(block: *mut Block) {
         if let Some(index) = (*block).turns.next(&(*block).warps) {
             let thread = (*block).thread(index);
             (*block).current = thread;
+            (*block).asynchronous.started = true;
             fiber::switch(&raw mut (*block).host, (*thread).place);
         }
     }
@@ -119,9 +122,46 @@ impl Participant {
                         raise_for(self.block, index, reason);
                     }
                     (*self.warp).ready |= mask;
+                    (*self.block).asynchronous.proxy.meet((*self.thread).warp);
                     (*self.block).progress();
                     self.maybe_switch(2);
                 }
+                Err(reason) => raise(self.block, *reason),
+            }
+        }
+    }
+
+    /// As [`Participant::meet`], but `execute` also says whether the lanes may go on. If not, none of them is ready, and the last to
+    /// arrive comes back from here all the same.
+    ///
+    /// # Safety
+    /// As [`Participant::meet`].
+    pub(crate) unsafe fn meet_and(
+        self,
+        operation: Operation,
+        mask: u32,
+        deposit: Deposit,
+        execute: impl FnOnce(&mut Block, &mut Warp) -> Result<bool, (u32, Reason)>,
+    ) {
+        // SAFETY: as in `meet`.
+        unsafe {
+            match (*self.warp).arrive(self.lane, operation, mask, deposit) {
+                Ok(Arrival::Waits) => suspend(self.block),
+                Ok(Arrival::Last) => match execute(&mut *self.block, &mut *self.warp) {
+                    Ok(goes_on) => {
+                        if goes_on {
+                            (*self.warp).ready |= mask;
+                        } else {
+                            (*self.warp).ready &= !mask;
+                        }
+                        (*self.block).asynchronous.proxy.meet((*self.thread).warp);
+                        (*self.block).progress();
+                    }
+                    Err((lane, reason)) => {
+                        let index = (*self.thread).index() - self.lane + lane;
+                        raise_for(self.block, index, reason);
+                    }
+                },
                 Err(reason) => raise(self.block, *reason),
             }
         }
@@ -148,6 +188,7 @@ impl Participant {
     pub(crate) unsafe fn give_turn(self, spins: u32) {
         // SAFETY: by this function's contract.
         unsafe {
+            cluster::count_yield(self.block);
             if (*self.block).count_yield(spins) {
                 suspend(self.block);
             } else {

@@ -35,6 +35,48 @@ impl Operation {
     pub(crate) fn barrier(id: u32, threads: u32) -> Self {
         Self::pack(5, id, threads)
     }
+
+    pub(crate) const CLUSTER_ARRIVE: Self = Self::named(Named::ClusterArrive, 0);
+    pub(crate) const CLUSTER_WAIT: Self = Self::named(Named::ClusterWait, 0);
+    pub(crate) const ELECT: Self = Self::named(Named::Elect, 0);
+    pub(crate) const WGMMA_FENCE: Self = Self::named(Named::WgmmaFence, 0);
+    pub(crate) const WGMMA_COMMIT: Self = Self::named(Named::WgmmaCommit, 0);
+
+    const fn named(name: Named, detail: u32) -> Self {
+        Self::pack(6, name as u32, detail)
+    }
+
+    pub(crate) fn wgmma(columns: u32, flags: u32) -> Self {
+        Self::named(Named::Wgmma, columns << 8 | flags & 0xff)
+    }
+
+    pub(crate) fn wgmma_wait(pending: u32) -> Self {
+        Self::named(Named::WgmmaWait, pending & 0xfff_ffff)
+    }
+
+    pub(crate) fn set_registers(count: u32, increases: u32) -> Self {
+        Self::named(Named::SetRegisters, count << 1 & 0xfff_ffff | increases & 1)
+    }
+
+    pub(crate) fn reduce(operation: u32) -> Self {
+        Self::named(Named::Reduce, operation)
+    }
+
+    pub(crate) fn vote(mode: u32) -> Self {
+        Self::named(Named::Vote, mode)
+    }
+
+    pub(crate) fn store_matrix(count: u32, transposed: bool) -> Self {
+        Self::named(Named::StoreMatrix, count << 1 | u32::from(transposed))
+    }
+
+    pub(crate) fn multiply_f16(m_tiles: u32, n_tiles: u32) -> Self {
+        Self::named(Named::MultiplyF16, m_tiles << 8 | n_tiles)
+    }
+
+    pub(crate) fn barrier_arrive(id: u32, threads: u32) -> Self {
+        Self::named(Named::BarrierArrive, id << 16 | threads)
+    }
 }
 
 impl fmt::Display for Operation {
@@ -49,7 +91,64 @@ impl fmt::Display for Operation {
             }
             3 => write!(formatter, "ldmatrix.x{first}{}", if second == 1 { ".trans" } else { "" }),
             4 => write!(formatter, "mma of {first} x {second} tiles"),
+            6 => Named::display(first as u32, second, formatter),
             _ => write!(formatter, "bar.sync {first}, {second}"),
+        }
+    }
+}
+
+/// Collective instructions that are told apart by a name and one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    ClusterArrive,
+    ClusterWait,
+    Elect,
+    WgmmaFence,
+    WgmmaCommit,
+    Wgmma,
+    WgmmaWait,
+    SetRegisters,
+    Reduce,
+    Vote,
+    StoreMatrix,
+    MultiplyF16,
+    BarrierArrive,
+}
+
+impl Named {
+    /// The instruction of this number, as PTX writes it.
+    fn display(name: u32, detail: u64, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 13] = [
+            "barrier.cluster.arrive",
+            "barrier.cluster.wait",
+            "elect.sync",
+            "wgmma.fence",
+            "wgmma.commit_group",
+            "wgmma.mma_async",
+            "wgmma.wait_group",
+            "setmaxnreg",
+            "redux.sync",
+            "vote.sync",
+            "stmatrix",
+            "mma",
+            "bar.arrive",
+        ];
+        formatter.write_str(NAMES.get(name as usize).unwrap_or(&"?"))?;
+        let is = |named: Named| name == named as u32;
+        if is(Self::Wgmma) {
+            write!(formatter, ".m64n{}k16 with flags {:#x}", detail >> 8, detail & 0xff)
+        } else if is(Self::WgmmaWait) {
+            write!(formatter, " {detail}")
+        } else if is(Self::SetRegisters) {
+            write!(formatter, ".{} {}", if detail & 1 != 0 { "inc" } else { "dec" }, detail >> 1)
+        } else if is(Self::StoreMatrix) {
+            write!(formatter, ".x{}{}", detail >> 1, if detail & 1 != 0 { ".trans" } else { "" })
+        } else if is(Self::MultiplyF16) {
+            write!(formatter, ".f16 of {} x {} tiles", detail >> 8, detail & 0xff)
+        } else if is(Self::BarrierArrive) {
+            write!(formatter, " {}, {}", detail >> 16, detail & 0xffff)
+        } else {
+            Ok(())
         }
     }
 }
@@ -92,6 +191,8 @@ pub(crate) struct Warp {
     pub(crate) exists: u32,
     /// Lanes that have exited.
     pub(crate) exited: u32,
+    /// Lanes that wait for something that other threads or asynchronous operations do.
+    pub(crate) parked: u32,
     /// The barrier that the warp as a whole waits at.
     pub(crate) barrier: Option<u32>,
     count: u32,
@@ -109,6 +210,7 @@ impl Warp {
             ready: 0,
             exists: 0,
             exited: 0,
+            parked: 0,
             barrier: None,
             count: 0,
             gatherings: [nobody; WARP_THREADS as usize],
@@ -122,6 +224,7 @@ impl Warp {
         self.ready = exists;
         self.exists = exists;
         self.exited = 0;
+        self.parked = 0;
         self.barrier = None;
         self.count = 0;
     }
@@ -179,6 +282,7 @@ impl Warp {
         }
         self.ready &= !bit;
         if self.ready == 0
+            && self.parked == 0
             && let Some(waiting) = self.gatherings().iter().find(|gathering| !same(gathering))
         {
             let (waiting, arrived) = (waiting.to_string(), Gathering { operation, mask, arrived: 0 }.to_string());

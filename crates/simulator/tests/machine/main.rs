@@ -1,5 +1,7 @@
 //! The machine: every instruction against a plain reference, every fault, and every schedule.
 
+mod asynchronous;
+mod detectors;
 mod identity;
 mod matrices;
 mod memory;

@@ -5,6 +5,9 @@ use std::io::Write;
 use std::time::Instant;
 
 use gridpoint_simulator::machine::Schedule;
+use gridpoint_simulator::machine::hopper::{
+    gridpoint_wgmma, gridpoint_wgmma_commit, gridpoint_wgmma_fence, gridpoint_wgmma_wait,
+};
 use gridpoint_simulator::machine::instructions::{
     gridpoint_barrier, gridpoint_cp_async, gridpoint_cp_async_commit, gridpoint_cp_async_wait, gridpoint_ldmatrix,
     gridpoint_mma_bf16, gridpoint_warp_sync, gridpoint_yield,
@@ -107,6 +110,36 @@ fn measure(name: &str, case: &Case, units: f64, unit: &str) {
     }
 }
 
+fn wgmma_tile(pointer: *const c_void, columns: u32) {
+    let parameters = parameters(pointer);
+    let mut sums = [0f32; 128];
+    let descriptor = |offset: u32| u64::from((SHARED + offset) / 16) | 1 << 16 | 64 << 32 | 1 << 62;
+    // SAFETY: inside a kernel, with registers of the right size.
+    unsafe {
+        for _ in 0..parameters.numbers[0] {
+            gridpoint_wgmma_fence();
+            for k in 0..4 {
+                gridpoint_wgmma(sums.as_mut_ptr(), descriptor(k * 32), descriptor(8192 + k * 32), columns, 64);
+            }
+            gridpoint_wgmma_commit();
+            gridpoint_wgmma_wait(0);
+        }
+    }
+    store(parameters, thread(), sums[3].to_bits());
+}
+
+extern "C" fn wgmma_64x256(pointer: *const c_void) {
+    wgmma_tile(pointer, 256);
+}
+
+extern "C" fn wgmma_64x64(pointer: *const c_void) {
+    wgmma_tile(pointer, 64);
+}
+
+extern "C" fn wgmma_64x8(pointer: *const c_void) {
+    wgmma_tile(pointer, 8);
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn speed() {
@@ -124,5 +157,13 @@ fn speed() {
     measure("cp.async 16", &case(copies, 128, 10_000), 128.0 * 40_000.0, "copy");
     measure("1x2 mma tiles, 1 warp", &case(tile_16x16, 32, 20_000), 20_000.0 * 4096.0, "multiply-add");
     measure("1x2 mma tiles, 4 warps", &case(tile_16x16, 128, 20_000), 4.0 * 20_000.0 * 4096.0, "multiply-add");
+    for (entry, name, columns) in [
+        (wgmma_64x256 as extern "C" fn(*const c_void), "wgmma m64n256k64", 256.0),
+        (wgmma_64x64, "wgmma m64n64k64", 64.0),
+        (wgmma_64x8, "wgmma m64n8k64", 8.0),
+    ] {
+        let case = Case { shared_bytes: 48 << 10, ..case(entry, 128, 2_000) };
+        measure(name, &case, 2_000.0 * 64.0 * columns * 64.0, "multiply-add");
+    }
     measure("4x8 mma tiles, 4 warps", &case(tile_64x64, 128, 2_000), 4.0 * 2_000.0 * 65536.0, "multiply-add");
 }

@@ -7,7 +7,7 @@ use gridpoint_simulator::fault::{Fault, Reason};
 use gridpoint_simulator::machine::instructions::{gridpoint_global, gridpoint_shared, gridpoint_thread};
 use gridpoint_simulator::machine::{LaunchDescription, Schedule, ThreadIdentity, run};
 use gridpoint_simulator::module::{Entry, HostKernel};
-use gridpoint_simulator::{POISON, Range, Snapshot};
+use gridpoint_simulator::{Detectors, POISON, Range, Snapshot};
 
 /// First shared address of a block.
 pub(crate) const SHARED: u32 = 0x400;
@@ -38,8 +38,13 @@ impl Words {
         let storage = vec![[u32::from_le_bytes([POISON; 4]); 16]; words.len().div_ceil(16) + 2];
         let offset = storage.as_ptr().cast::<u8>().align_offset(64) / 4;
         let mut answer = Self { storage, offset, length: words.len() };
-        answer.storage.as_flattened_mut()[offset..offset + words.len()].copy_from_slice(words);
+        answer.fill(words);
         answer
+    }
+
+    /// Copies `words`, as many as there are, over what is there.
+    fn fill(&mut self, words: &[u32]) {
+        self.storage.as_flattened_mut()[self.offset..self.offset + self.length].copy_from_slice(words);
     }
 
     /// The words.
@@ -69,6 +74,8 @@ pub(crate) struct Case {
     pub(crate) grid: [u32; 3],
     /// Threads of a block.
     pub(crate) block: [u32; 3],
+    /// Blocks of a cluster.
+    pub(crate) cluster: [u32; 3],
     /// Shared memory.
     pub(crate) shared_bytes: u32,
     /// What `Parameters::input` points to.
@@ -77,6 +84,8 @@ pub(crate) struct Case {
     pub(crate) output: Vec<u32>,
     /// The numbers.
     pub(crate) numbers: [u32; 4],
+    /// Who watches.
+    pub(crate) detectors: Detectors,
 }
 
 impl Case {
@@ -87,10 +96,12 @@ impl Case {
             entry,
             grid: [1, 1, 1],
             block: [threads, 1, 1],
+            cluster: [1, 1, 1],
             shared_bytes: 16 << 10,
             input: vec![0],
             output: vec![0xdead_beef; threads as usize],
             numbers: [0; 4],
+            detectors: Detectors::NONE,
         }
     }
 
@@ -109,11 +120,24 @@ impl Case {
         Self { numbers, ..self }
     }
 
+    /// Under all detectors.
+    pub(crate) fn watched(self) -> Self {
+        Self { detectors: Detectors::all(), ..self }
+    }
+
     /// Runs it: the output, or the fault.
     pub(crate) fn run(&self, schedule: Schedule) -> Result<Vec<u32>, Fault> {
-        let mut input = Words::new(&self.input);
-        let mut output = Words::new(&self.output);
-        let memory = Arc::new(Snapshot::new(vec![input.range(), output.range()]));
+        self.run_in(schedule, &mut Words::new(&self.input), &mut Words::new(&self.output))
+    }
+
+    /// As [`Case::run`], in memory that holds what it should.
+    fn run_in(&self, schedule: Schedule, input: &mut Words, output: &mut Words) -> Result<Vec<u32>, Fault> {
+        let live = vec![input.range(), output.range()];
+        let memory = Arc::new(match self.detectors {
+            Detectors::NONE => Snapshot::new(live),
+            // The output counts as never written.
+            _ => Snapshot::tracked(live, &[input.range()]),
+        });
         // SAFETY: test kernels take `Parameters` and keep nothing that has to be dropped over an instruction.
         let kernel = unsafe { HostKernel::new(self.name, self.entry, size_of::<Parameters>() as u32, 1024) };
         let parameters = Parameters { input: input.pointer(), output: output.pointer(), numbers: self.numbers };
@@ -124,10 +148,12 @@ impl Case {
             kernel: &kernel,
             grid: self.grid,
             block: self.block,
+            cluster: self.cluster,
             shared_bytes: self.shared_bytes,
             parameters,
             memory,
             schedule,
+            detectors: self.detectors,
         };
         run(&launch)?;
         Ok(output.words().to_vec())
@@ -146,13 +172,20 @@ impl Case {
 
     /// Runs it under every schedule to the fault that round-robin gives; `same` compares the others' reasons.
     pub(crate) fn fault(&self) -> Fault {
-        let fault = self.run(Schedule::RoundRobin).expect_err("the kernel faults");
-        assert_eq!(self.run(Schedule::RoundRobin).as_ref(), Err(&fault), "round-robin repeats itself");
+        // The same memory every time: reports name addresses.
+        let (mut input, mut output) = (Words::new(&self.input), Words::new(&self.output));
+        let mut run = |schedule| {
+            input.fill(&self.input);
+            output.fill(&self.output);
+            self.run_in(schedule, &mut input, &mut output)
+        };
+        let fault = run(Schedule::RoundRobin).expect_err("the kernel faults");
+        assert_eq!(run(Schedule::RoundRobin).as_ref(), Err(&fault), "round-robin repeats itself");
         for schedule in &schedules()[1..] {
-            let other = self.run(*schedule).expect_err("the kernel faults under every schedule");
+            let other = run(*schedule).expect_err("the kernel faults under every schedule");
             let Schedule::Seeded(seed) = schedule else { continue };
             assert_eq!(other.seed, Some(*seed));
-            assert_eq!(self.run(*schedule), Err(other.clone()), "a seed repeats itself");
+            assert_eq!(run(*schedule), Err(other.clone()), "a seed repeats itself");
             assert_eq!(std::mem::discriminant(&other.reason), std::mem::discriminant(&fault.reason), "{other}");
         }
         assert_eq!((fault.kernel.as_str(), fault.seed), (self.name.to_str().expect("ASCII"), None));

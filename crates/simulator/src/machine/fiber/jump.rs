@@ -22,7 +22,7 @@ impl Place {
 pub(crate) struct Fiber {
     place: Place,
     /// Kept for the frames on it. Nothing has to be unwound when it goes: see [`Body`].
-    _stack: ColouredStack,
+    stack: ColouredStack,
 }
 
 impl Fiber {
@@ -33,12 +33,17 @@ impl Fiber {
         let pointer = stack.base().get() - size_of_val(&frame);
         // SAFETY: the stack has room for the frame at its base, which is a multiple of 16, and nothing uses it yet.
         unsafe { (pointer as *mut [usize; 4]).write(frame) };
-        Ok(Self { place: Place(pointer), _stack: stack })
+        Ok(Self { place: Place(pointer), stack })
     }
 
     /// Where the fiber stands.
     pub(crate) fn place(&mut self) -> *mut Place {
         &raw mut self.place
+    }
+
+    /// First address of its stack of [`super::STACK_BYTES`] bytes.
+    pub(crate) fn stack(&self) -> usize {
+        self.stack.first()
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) use portable::{Fiber, Place, switch};
 
 /// Bytes of a thread's stack. The largest frame of a kernel has 1.2 KiB (g++'s `-fstack-usage`); what is never touched costs address
 /// space only.
-const STACK_BYTES: usize = 64 << 10;
+pub(crate) const STACK_BYTES: usize = 64 << 10;
 /// How far the stacks of neighbouring threads are shifted against each other inside a page, so that the frames of a block's threads do
 /// not all fall in the same few sets of the host's caches.
 const COLOUR_BYTES: usize = 13 * 64;
@@ -43,6 +43,11 @@ impl ColouredStack {
         let shift = index * COLOUR_BYTES % PAGE_BYTES;
         let base = StackPointer::new(stack.base().get() - shift).unwrap_or(stack.base());
         Ok(Self { stack, base })
+    }
+
+    /// First of the [`STACK_BYTES`] addresses below the base.
+    fn first(&self) -> usize {
+        self.base.get() - STACK_BYTES
     }
 }
 
@@ -92,6 +97,8 @@ mod tests {
                 fn in_a_ring() {
                     let mut fibers: Vec<Fiber> = (0..4).map(|index| Fiber::new(index, body).unwrap()).collect();
                     let mut host = Place::host();
+                    let stacks: std::collections::BTreeSet<usize> = fibers.iter().map(Fiber::stack).collect();
+                    assert_eq!(stacks.len(), fibers.len());
                     let places = std::iter::once(&raw mut host).chain(fibers.iter_mut().map(Fiber::place));
                     PLACES.set(places.collect());
                     for _ in 0..3 {

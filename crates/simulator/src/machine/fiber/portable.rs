@@ -32,21 +32,29 @@ impl Place {
 /// A stack that runs a body.
 pub(crate) struct Fiber {
     place: Box<Place>,
+    stack: usize,
 }
 
 impl Fiber {
     /// A fiber that starts `body` at the first switch to it. `index` picks the stack's place in a page.
     pub(crate) fn new(index: usize, body: Body) -> io::Result<Self> {
-        let coroutine = Coroutine::with_stack(ColouredStack::new(index)?, move |suspender: &Yielder<(), ()>, ()| {
+        let stack = ColouredStack::new(index)?;
+        let first = stack.first();
+        let coroutine = Coroutine::with_stack(stack, move |suspender: &Yielder<(), ()>, ()| {
             STARTED.set(suspender);
             body()
         });
-        Ok(Self { place: Box::new(Place { coroutine: Some(coroutine), suspender: ptr::null() }) })
+        Ok(Self { place: Box::new(Place { coroutine: Some(coroutine), suspender: ptr::null() }), stack: first })
     }
 
     /// Where the fiber stands.
     pub(crate) fn place(&mut self) -> *mut Place {
         &raw mut *self.place
+    }
+
+    /// First address of its stack of [`super::STACK_BYTES`] bytes.
+    pub(crate) fn stack(&self) -> usize {
+        self.stack
     }
 }
 

@@ -13,7 +13,10 @@ use super::thread::WARP_THREADS;
 use super::warp::Deposit;
 use vector::Vector;
 
+mod group;
 mod vector;
+
+pub(crate) use group::{GROUP_ROWS, GroupMultiply, GroupPanels, Half, canonical, fastest_group, multiply_f16};
 
 const LANES: usize = WARP_THREADS as usize;
 /// Rows and k of a tile of a.
@@ -30,7 +33,7 @@ const BLOCK_TILES: usize = 2;
 const CANONICAL_NAN: u32 = 0x7fff_ffff;
 
 /// A row of a tile of b or of the accumulator.
-type Row = [f32; COLUMNS];
+pub(crate) type Row = [f32; COLUMNS];
 
 /// Operands as float32, so that they are converted once per call.
 #[repr(align(64))]

@@ -1,0 +1,92 @@
+//! Kernels with a bug put in, for the tests of the simulated device's detectors: copies of `kernels/*.cu` in which a few words differ.
+
+use std::fs;
+use std::path::Path;
+
+use crate::host;
+use crate::sources::Sources;
+
+/// A kernel file with a bug.
+pub(crate) struct Plant {
+    /// What is wrong with it.
+    pub(crate) name: &'static str,
+    /// The module.
+    pub(crate) module: &'static str,
+    /// Words of the file, each of which stands there once, and what replaces them.
+    patches: &'static [(&'static str, &'static str)],
+}
+
+/// Only the smallest tile with the plain epilogue, so that the copies compile quickly.
+const ONE_GEMM: (&str, &str) = (
+    "#define GEMM_KERNELS(X)                      \\\n  GEMM_EPILOGUES(X, 16x64, Tile16x64, 2)     \\\n  GEMM_EPILOGUES(X, 64x64, \
+     Tile64x64, 3)     \\\n  GEMM_EPILOGUES(X, 128x128, Tile128x128, 2)\n",
+    "#define GEMM_KERNELS(X) GEMM_INSTANCE(X, gemm_16x64_plain, 2, Tile16x64, Plain)\n",
+);
+
+/// The bugs.
+pub(crate) const PLANTS: [Plant; 6] = [
+    Plant {
+        name: "attention_arrives_without_barrier",
+        module: "attention",
+        patches: &[(
+            "* parameters.kv_heads + kv_head;\n  block_barrier();\n  if (thread_index() == 0) {",
+            "* parameters.kv_heads + kv_head;\n  if (thread_index() == 0) {",
+        )],
+    },
+    Plant {
+        name: "attention_reuses_queries_without_barrier",
+        module: "attention",
+        patches: &[("  // The item before may still be read.\n  block_barrier();\n", "")],
+    },
+    Plant {
+        name: "gemm_ring_without_barrier",
+        module: "gemm",
+        patches: &[
+            ONE_GEMM,
+            (
+                "      copy_async_wait<Tile::kStages - 2>();\n      block_barrier();\n",
+                "      copy_async_wait<Tile::kStages - 2>();\n",
+            ),
+        ],
+    },
+    Plant {
+        name: "gemm_waits_for_too_few_groups",
+        module: "gemm",
+        patches: &[ONE_GEMM, ("copy_async_wait<Tile::kStages - 2>();", "copy_async_wait<Tile::kStages - 1>();")],
+    },
+    Plant {
+        name: "norm_sums_without_warp_barrier",
+        module: "norm",
+        patches: &[("[lane_index()] = partial;\n  warp_barrier();\n", "[lane_index()] = partial;\n")],
+    },
+    Plant {
+        name: "norm_sums_in_one_buffer",
+        module: "norm",
+        patches: &[("const uint32_t buffer = turn % 2;", "const uint32_t buffer = turn * 0;")],
+    },
+];
+
+/// Compiles the copies, told of as checked kernels are.
+pub(crate) fn build(sources: &Sources, out: &Path) -> Result<(), String> {
+    for plant in &PLANTS {
+        let path = sources.folder.join(plant.module).with_extension("cu");
+        let mut text =
+            fs::read_to_string(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+        for (from, to) in plant.patches {
+            if text.matches(from).count() != 1 {
+                let words = from.trim();
+                return Err(format!(
+                    "build/planted.rs, `{}`: `{words}` must stand in `{}` once",
+                    plant.name,
+                    path.display()
+                ));
+            }
+            text = text.replace(from, to);
+        }
+        let copy = out.join(plant.name).with_extension("cu");
+        fs::write(&copy, text).map_err(|error| format!("cannot write `{}`: {error}", copy.display()))?;
+        let symbol = format!("gridpoint_planted_{}", plant.name);
+        host::build_told(sources, [&copy], &symbol, &symbol)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Plain loads and stores of a kernel, as far as somebody tells the machine of them.
+
+use super::block::{self, Block};
+use super::checked::observe;
+use super::fiber::STACK_BYTES;
+use super::observer::{Place, Touch};
+use super::turn::raise;
+use crate::fault::{Access, Space};
+
+/// A plain access of the running thread to `bytes` bytes of any memory: its own stack, its parameters, shared or global memory.
+/// Nothing happens where no fiber runs or nobody observes the launch.
+///
+/// # Safety
+/// Called by a fiber of the current block or where there is none; no borrow of the block lives.
+#[inline(always)]
+pub(crate) unsafe fn plain_access(address: usize, bytes: usize, alignment: u32, touch: Touch) {
+    let block = block::current();
+    // SAFETY: by this function's contract, a block that is not null runs this fiber.
+    unsafe {
+        if block.is_null() || address.wrapping_sub((*(*block).current).stack) < STACK_BYTES {
+            return;
+        }
+        plain_access_elsewhere(block, address, bytes, alignment, touch);
+    }
+}
+
+/// # Safety
+/// As [`plain_access`], with a block.
+#[inline(never)]
+unsafe fn plain_access_elsewhere(block: *mut Block, address: usize, bytes: usize, alignment: u32, touch: Touch) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if (*block).observer.is_none() || bytes == 0 {
+            return;
+        }
+        let identity = &raw const (*(*block).current).identity;
+        if touch == Touch::Read
+            && (within(address, bytes, identity as usize, size_of_val(&*identity))
+                || within(address, bytes, (*block).parameters as usize, (*block).parameter_bytes as usize))
+        {
+            return;
+        }
+        let access = if touch == Touch::Write { Access::Write } else { Access::Read };
+        let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if let Some(shared) = (*block).shared.address_around(address) {
+            if (*block).shared.find_observed(shared, length, alignment).is_none() {
+                let reason = (*block).shared.refusal(access, shared, length, alignment);
+                raise(block, reason);
+            }
+            observe(block, Place { space: Space::Shared, address: shared as usize, bytes }, touch);
+            if touch == Touch::Write {
+                let thread = (*(*block).current).index();
+                (*block).asynchronous.proxy.write(thread, shared - super::SHARED_BASE, length);
+            }
+            return;
+        }
+        if !(*block).global.allows_observed(address, bytes, alignment) {
+            let reason = (*block).global.refusal(access, address, length, alignment);
+            raise(block, reason);
+        }
+        observe(block, Place { space: Space::Global, address, bytes }, touch);
+    }
+}
+
+fn within(address: usize, bytes: usize, start: usize, length: usize) -> bool {
+    let offset = address.wrapping_sub(start);
+    offset < length && bytes <= length - offset
+}
