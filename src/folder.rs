@@ -1,23 +1,29 @@
 //! A model folder, read and checked, and the engine that is made of it.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gridpoint::devices::{self, Taken};
-use gridpoint_engine::{Engine, EngineError, EngineOptions, pages_for};
-use gridpoint_model::{Checkpoint, ModelConfig, Tokenizer, WeightPlan, Weights};
-use gridpoint_plan::{Plan, plan};
-use gridpoint_runtime::Device;
+use gridpoint::devices::{self, Choice, DeviceError, Taken};
+use gridpoint_engine::{Engine, EngineOptions, pages_for};
+use gridpoint_graph::Bytes;
+use gridpoint_model::{Checkpoint, KvCache, ModelConfig, Tokenizer, WeightPlan, Weights};
+use gridpoint_plan::Limits;
+use gridpoint_runtime::{Device, RuntimeError};
 
-use crate::args::model::ModelArgs;
-use crate::args::plan::PlanArgs;
-use crate::commands::Failure;
-use crate::progress::CaptureBar;
+use crate::args::model::{DEFAULT_MODEL, ModelArgs};
+use crate::args::plan::Graphs;
+use crate::commands::{Failure, refusals};
+use crate::progress::Bar;
+
+/// The kv cache has a dummy page and one that a request can have.
+const LEAST_PAGES: u32 = 2;
 
 /// What a model folder holds.
 pub(crate) struct Folder {
     pub(crate) config: ModelConfig,
     pub(crate) tokenizer: Option<Tokenizer>,
+    path: PathBuf,
     checkpoint: Checkpoint,
     /// Tokens of the longest sequence: the model's, or fewer where the arguments ask for it.
     pub(crate) max_sequence_length: u32,
@@ -25,17 +31,33 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// Reads the folder that the arguments name. Logging starts here.
-    pub(crate) fn read(model: &ModelArgs, plan: &PlanArgs) -> Result<Self, Failure> {
+    pub(crate) fn read(model: &ModelArgs, plan: &Graphs<'_>) -> Result<Self, Failure> {
         log_to_stderr(model.verbose);
+        look_for(&model.model)?;
         let config = ModelConfig::load(&model.model).map_err(Failure::failed)?;
         let tokenizer = Tokenizer::load(&model.model, config.vocab_size).map_err(Failure::failed)?;
         let checkpoint = Checkpoint::open(&model.model).map_err(Failure::failed)?;
         let longest = u32::try_from(config.max_position_embeddings).unwrap_or(u32::MAX);
         let asked = plan.limits(longest).max_sequence_length;
-        if asked > longest {
-            tracing::warn!("--max-seq-len is `{asked}`: the model's longest sequence of {longest} tokens is used");
+        if asked == 0 {
+            return Err(usage(format!("--max-seq-len is `0`: it must be from 1 to the model's {longest}")));
         }
-        Ok(Self { config, tokenizer, checkpoint, max_sequence_length: asked.min(longest) })
+        if asked > longest {
+            let name = plan.sequence_length_name();
+            tracing::warn!("{name} is `{asked}`: the model's longest sequence of {longest} tokens is used");
+        }
+        if let Some(pages) = model.kv_pages.filter(|&pages| pages < LEAST_PAGES) {
+            return Err(usage(format!(
+                "--kv-pages is `{pages}`: it must be at least {LEAST_PAGES}, of which one is the dummy page"
+            )));
+        }
+        let path = model.model.clone();
+        Ok(Self { config, tokenizer, path, checkpoint, max_sequence_length: asked.min(longest) })
+    }
+
+    /// The path of one of the folder's files, for messages.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
     }
 
     /// Number of weights.
@@ -48,13 +70,22 @@ impl Folder {
     pub(crate) fn engine(
         &self,
         model: &ModelArgs,
-        plan_args: &PlanArgs,
+        graphs: &Graphs<'_>,
         tokens_wanted: &[u64],
         replay: bool,
     ) -> Result<Engine, Failure> {
-        let limits = plan_args.limits(self.max_sequence_length);
-        let limits = gridpoint_plan::Limits { max_sequence_length: self.max_sequence_length, ..limits };
-        let plan: Plan = plan(&limits, &plan_args.policy()).map_err(Failure::usage)?;
+        let limits = graphs.limits(self.max_sequence_length);
+        let limits = Limits { max_sequence_length: self.max_sequence_length, ..limits };
+        let plan = graphs.plan(&limits)?;
+        for (flag, value, none) in
+            [("--tp", limits.tensor_parallel, 1), ("--speculative-tokens", limits.speculative_tokens, 0)]
+        {
+            if value != none {
+                tracing::warn!(
+                    "{flag} is `{value}`: it shapes the graphs and nothing else, the model runs as with `{none}`"
+                );
+            }
+        }
         let weights = Weights::new(&self.config, &self.checkpoint).map_err(Failure::failed)?;
         let options = EngineOptions {
             max_requests: limits.max_requests,
@@ -64,16 +95,35 @@ impl Folder {
             replay,
             ..EngineOptions::default()
         };
-        let device = take_device(model)?;
-        let bar = CaptureBar::new(plan.len());
-        let engine = Engine::new(&device, &self.config, &weights, &plan, &options, |progress| bar.advance(progress));
+        let device = take_device(model.device.into())?;
+        if let Some(pages) = model.kv_pages {
+            self.check_pages(pages, &device)?;
+        }
+        let bar = Bar::capture(plan.len());
+        let engine = Engine::new(&device, &self.config, &weights, &plan, &options, |progress| bar.captured(progress));
         bar.finish();
-        engine.map_err(|error| match error {
-            EngineError::Limits(_) | EngineError::SequenceLength { .. } | EngineError::MemoryUtilization { .. } => {
-                Failure::usage(error)
-            }
-            other => Failure::failed(other),
-        })
+        let engine = engine.map_err(|error| refusals::engine(error, &limits))?;
+        let pages = engine.memory().kv_pages;
+        if let Some(asked) = model.kv_pages.filter(|&asked| asked > pages) {
+            tracing::warn!("--kv-pages is `{asked}`: there is memory for `{pages}`");
+        }
+        Ok(engine)
+    }
+
+    /// Refuses pages that the device has no memory for before memory is touched.
+    fn check_pages(&self, pages: u32, device: &Device) -> Result<(), Failure> {
+        let page = KvCache::page_bytes(&self.config);
+        let free = device.memory().map_err(Failure::failed)?.free;
+        let needed = page.saturating_mul(u64::from(pages));
+        if needed <= free {
+            return Ok(());
+        }
+        let [needed, available] = [needed, free].map(Bytes::from);
+        let most = free / page.max(1);
+        Err(Failure::Failed(
+            format!("--kv-pages is `{pages}`: they take {needed} and {available} are free, so it must be below {most}")
+                .into(),
+        ))
     }
 
     /// Pages of the `max_requests` requests that want most, and the dummy page.
@@ -87,11 +137,42 @@ impl Folder {
     }
 }
 
-/// The device that the arguments ask for; says which and why where that was left open.
-fn take_device(model: &ModelArgs) -> Result<Arc<Device>, Failure> {
-    let opened = devices::open(model.device.into(), None).map_err(Failure::failed)?;
+/// Arguments that cannot be meant.
+fn usage(words: String) -> Failure {
+    Failure::Usage(words.into())
+}
+
+/// Refuses a path that is no folder, and says from where it was looked for.
+fn look_for(folder: &Path) -> Result<(), Failure> {
+    let found = match folder.metadata() {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => "is not a folder".to_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => match std::env::current_dir() {
+            Ok(current) if folder.is_relative() => format!("does not exist in `{}`", current.display()),
+            _ => "does not exist".to_owned(),
+        },
+        Err(error) => format!("cannot be read: {error}"),
+    };
+    let default = match folder == Path::new(DEFAULT_MODEL) {
+        true => " (the default is the model in gridpoint's repository)",
+        false => "",
+    };
+    let name = folder.display();
+    Err(Failure::Failed(
+        format!("--model is `{name}`, which {found}: it must be a Hugging Face model folder{default}").into(),
+    ))
+}
+
+/// The device that was asked for; says which and why where that was left open.
+fn take_device(choice: Choice) -> Result<Arc<Device>, Failure> {
+    let opened = devices::open(choice, None).map_err(|error| match error {
+        DeviceError::Runtime(RuntimeError::NoDevice { .. }) => {
+            Failure::Failed(format!("{error}; `--device simulator` runs without one").into())
+        }
+        other => Failure::failed(other),
+    })?;
     if let (Taken::Simulator, Some(reason)) = (opened.taken, &opened.reason) {
-        tracing::info!(target: "gridpoint", "running on the simulated device: {reason}");
+        tracing::info!(target: "gridpoint::device", "running on the simulated device: {reason}");
     }
     Ok(opened.device)
 }
@@ -100,7 +181,8 @@ fn take_device(model: &ModelArgs) -> Result<Arc<Device>, Failure> {
 fn log_to_stderr(verbose: u8) {
     let on_terminal = std::io::stderr().is_terminal();
     let level = match verbose {
-        0 if on_terminal => "warn,gridpoint=info",
+        // The colons keep the crates out whose names begin alike.
+        0 if on_terminal => "warn,gridpoint::device=info",
         0 | 1 => "info",
         2 => "debug",
         _ => "trace",
@@ -108,7 +190,9 @@ fn log_to_stderr(verbose: u8) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_writer(std::io::stderr)
-        .with_ansi(on_terminal)
+        .with_ansi(false)
+        // A line that stderr does not take is dropped: to say so on stderr would panic.
+        .log_internal_errors(false)
         .with_target(false)
         .without_time()
         .finish();

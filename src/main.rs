@@ -14,7 +14,10 @@ use clap::Parser;
 use crate::commands::{Cli, Failure};
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return args::usage::report(&error),
+    };
     let mut output = BufWriter::new(io::stdout().lock());
     let outcome = command.run(&mut output).and_then(|status| {
         output.flush().map_err(Failure::output)?;

@@ -1,26 +1,42 @@
-//! The progress bar of a capture, on a terminal.
+//! Progress bars, on a terminal.
+
+use std::borrow::Cow;
 
 use gridpoint_graph::{Bytes, CaptureProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on stderr that is not drawn where stderr is no terminal, and gone when it is done.
-pub(crate) struct CaptureBar(ProgressBar);
+/// A bar on stderr that is not drawn where stderr is no terminal, and gone when it is done or dropped.
+pub(crate) struct Bar(ProgressBar);
 
-impl CaptureBar {
-    /// A bar for this many graphs.
-    pub(crate) fn new(graphs: usize) -> Self {
-        let bar = ProgressBar::new(graphs as u64);
-        if let Ok(style) = ProgressStyle::with_template("capture {bar:24} {pos}/{len} {msg}") {
+impl Bar {
+    /// The bar of a capture of this many graphs.
+    pub(crate) fn capture(graphs: usize) -> Self {
+        Self::new("capture {bar:24} {pos}/{len} {msg}", graphs as u64, "")
+    }
+
+    /// The bar of a run over at most this many tokens; `what` is a word for what is done with them.
+    pub(crate) fn tokens(what: &'static str, tokens: u64) -> Self {
+        Self::new("{msg} {bar:24} {pos}/{len} tokens", tokens, what)
+    }
+
+    fn new(template: &str, length: u64, message: impl Into<Cow<'static, str>>) -> Self {
+        let bar = ProgressBar::new(length).with_message(message);
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         Self(bar)
     }
 
     /// One more graph.
-    pub(crate) fn advance(&self, progress: &CaptureProgress) {
-        self.0.set_position(progress.number as u64);
+    pub(crate) fn captured(&self, progress: &CaptureProgress) {
         let pool = Bytes::from(progress.pool.reserved);
         self.0.set_message(format!("{} | pool {pool}", progress.point));
+        self.0.set_position(progress.number as u64);
+    }
+
+    /// More tokens.
+    pub(crate) fn add(&self, tokens: u32) {
+        self.0.inc(u64::from(tokens));
     }
 
     /// Takes the bar off the terminal.

@@ -1,8 +1,10 @@
 //! The line that ends a run, in the shape of Megatron-LM's `gpt_dynamic_inference` (PR #3509).
 
 use std::fmt;
+use std::time::Duration;
 
 use gridpoint_engine::{Engine, MemoryReport};
+use gridpoint_graph::Seconds;
 
 /// What the line says. Every figure was counted or measured in the run.
 pub(crate) struct Summary {
@@ -19,7 +21,7 @@ pub(crate) struct Summary {
     allocated: u64,
     reserved: u64,
     steps: u64,
-    capture_seconds: Option<f64>,
+    capture: Option<Duration>,
 }
 
 /// What the engine does not know of the run.
@@ -53,7 +55,7 @@ impl Summary {
             allocated: memory.weights + workspace + memory.step_block + memory.kv_cache - unused_pages,
             reserved: memory.total() + graphs,
             steps: engine.totals().total,
-            capture_seconds: (capture.graphs > 0).then(|| capture.time.as_secs_f64()),
+            capture: (capture.graphs > 0).then_some(capture.time),
         }
     }
 }
@@ -82,17 +84,20 @@ impl fmt::Display for Summary {
         }
         write!(formatter, "requests: cli, n {}, g {} | ", self.requests, self.max_new_tokens)?;
         let (kv_unit, kv_name) = unit(self.memory.kv_cache);
+        let kv_size = self.memory.kv_cache as f64 / kv_unit;
         write!(
             formatter,
-            "kv: {:.0} {kv_name}, {} pages [r {}, t {}]",
-            self.memory.kv_cache as f64 / kv_unit,
+            "kv: {kv_size:.*} {kv_name}, {} pages [r {}, t {}]",
+            // No decimal where it would be zero.
+            usize::from((kv_size * 10.0).round() % 10.0 != 0.0),
             self.memory.kv_pages,
             self.max_requests,
             self.max_tokens
         )?;
         let throughput = if self.seconds > 0.0 { self.generated as f64 / self.seconds } else { 0.0 };
         write!(formatter, " … throughput: {throughput:.3} tok/s … total time: {:.3}s", self.seconds)?;
-        let (size, name) = unit(self.reserved);
+        // The smaller number decides, so that it has a digit that counts.
+        let (size, name) = unit(self.allocated);
         write!(
             formatter,
             " … mem {:.1} allocated/{:.1} reserved {name} … steps: {}",
@@ -100,8 +105,8 @@ impl fmt::Display for Summary {
             self.reserved as f64 / size,
             self.steps
         )?;
-        match self.capture_seconds {
-            Some(seconds) => write!(formatter, " … capture {seconds:.2} sec"),
+        match self.capture {
+            Some(time) => write!(formatter, " … capture {} sec", Seconds(time)),
             None => write!(formatter, " … capture --"),
         }
     }
@@ -136,7 +141,7 @@ mod tests {
             allocated: 31_247_565,
             reserved: 38_063_309,
             steps: 74,
-            capture_seconds: Some(0.41),
+            capture: Some(Duration::from_millis(410)),
         };
         assert_eq!(
             summary.to_string(),

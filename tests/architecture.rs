@@ -213,7 +213,7 @@ fn kernels_keep_to_what_both_compilers_mean_alike() {
     let kernels = files("kernels", &["cu", "cuh", "h"]);
     assert!(kernels.iter().any(|path| path.ends_with(".cu")), "there is no kernel");
     let mut found = Vec::new();
-    for path in kernels.iter().filter(|path| *path != "kernels/ptx.cuh") {
+    for path in kernels.iter().filter(|path| !path.starts_with("kernels/ptx")) {
         found.extend(breaches(path, &read(path)));
     }
     assert!(found.is_empty(), "{}", found.join("\n"));

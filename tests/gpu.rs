@@ -17,7 +17,7 @@ use gridpoint_runtime::{Device, RuntimeError};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
-    let device = Device::open(0, &kernels::images());
+    let device = Device::open(0, &kernels::images_with_tests());
     let absent = match &device {
         Err(error @ (RuntimeError::NoDevice { .. } | RuntimeError::KernelsNotBuilt { .. })) => Some(error.to_string()),
         _ => None,

@@ -85,6 +85,82 @@ fn every_flag_reaches_the_planner() {
 }
 
 #[test]
+fn laws_and_axes_reach_the_planner() {
+    let count = |arguments: &[&str]| points(&plan(arguments)).len();
+    let batches = |arguments: &[&str]| {
+        let plan = plan(arguments);
+        let decode_only = points(&plan).iter().filter(|point| point["prefills"] == 0);
+        decode_only.map(|point| point["decodes"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    let small = ["--max-requests", "16"];
+    assert_eq!(batches(&[&small[..], &["--sizing", "geometric:2"]].concat()), [16, 8, 4, 2, 1]);
+    // Either ratio is its phase's alone; the other is 2, or that of the sizing.
+    assert_eq!(batches(&[&small[..], &["--prefill-ratio", "1.1"]].concat()), [16, 8, 4, 2, 1]);
+    assert_eq!(batches(&[&small[..], &["--sizing", "geometric:3", "--prefill-ratio", "2"]].concat()), [16, 6, 2, 1]);
+    assert_eq!(
+        plan(&["--sizing", "geometric", "--decode-ratio", "1.25", "--prefill-ratio", "2"]),
+        plan(&["--sizing", "geometric:1.25/2"])
+    );
+    assert_eq!(batches(&[&small[..], &["--sizing", "list:1,3,16/16"]].concat()), [16, 3, 1]);
+    assert_eq!(batches(&["--sizing", "hybrid", "--decode-only"]), batches(&["--sizing", "linear", "--decode-only"]));
+    assert_eq!(count(&["--preset", "megatron"]), 60);
+    assert_eq!(batches(&["--preset", "vllm", "--max-requests", "256"]).len(), 35);
+    assert_eq!(batches(&["--preset", "sglang", "--max-requests", "256"]).len(), 36);
+    assert_eq!(count(&["--preset", "tensorrt-llm", "--max-requests", "128"]), 19);
+    assert_eq!(count(&["--preset", "vllm", "--decode-only"]), 44);
+    assert!(count(&["--prefill-axis", "off"]) < 30);
+    assert_eq!(count(&["--prefill-axis", "list:1,396"]), count(&["--prefill-axis", "list:396,1"]));
+    assert!(count(&["--decode-axis", "geometric:4"]) > 100);
+}
+
+#[test]
+fn ratios_belong_to_geometric_sizing() {
+    let says = |arguments: &[&str], sentence: &str| {
+        let stderr = failure(&[&["plan"], arguments].concat(), 2);
+        assert!(stderr.contains(sentence), "{arguments:?}: {stderr}");
+    };
+    says(&["--sizing", "linear", "--decode-ratio", "1.5"], "--decode-ratio is `1.5`: it goes with geometric sizing");
+    says(&["--sizing", "geometric"], "--sizing is `geometric`: it must name a ratio");
+    says(&["--preset", "vllm", "--sizing", "linear"], "'--preset <ENGINE>' cannot be used with '--sizing <LAW>'");
+    says(&["--sizing", "fit:36"], "--sizing is `fit:36`: it needs traffic");
+    says(&["--prefill-axis", "list:500"], "the prefill axis has `500`; each P must be from 1 to max_requests");
+    says(&["--sizing", "list:1,99999"], "`99999`; each must be from 1 to max_tokens, which is 16384");
+}
+
+#[test]
+fn merging_and_budgets_say_what_they_dropped() {
+    let merged = plan(&["--merge-identical"]);
+    assert_eq!((points(&merged).len(), &merged["merged"]), (17, &json!(43)));
+    let budgeted = plan(&["--budget-graphs", "40"]);
+    assert_eq!(points(&budgeted).len(), 40);
+    assert_eq!(budgeted["budget"]["dropped"].as_array().map(Vec::len), Some(20));
+    assert_eq!(budgeted["budget"]["bytes"], json!(40_u64 << 21));
+    let bytes = plan(&["--budget-bytes", "10MiB", "--graph-bytes", "1MiB"]);
+    assert_eq!(points(&bytes).len(), 10);
+    let seconds = plan(&["--budget-seconds", "0.5", "--graph-seconds", "0.0625"]);
+    assert_eq!(points(&seconds).len(), 8);
+    let loose = plan(&["--budget-graphs", "1000"]);
+    assert_eq!((points(&loose).len(), &loose["budget"]["worst_token_factor"]), (60, &json!(1.0)));
+    let table = stdout(&["plan", "--budget-graphs", "12", "--merge-identical"]);
+    assert!(
+        table.contains("merged   43 of 60 graphs") && table.contains("dropped  5: no step replays more"),
+        "{table}"
+    );
+    assert!(table.lines().all(|line| line.len() <= 80), "{table}");
+
+    for (arguments, sentence) in [
+        (["--budget-graphs", "0"], "--budget-graphs is `0`; it must be above 0"),
+        (["--budget-bytes", "0"], "--budget-bytes is `0`; it must be above 0"),
+        (["--budget-seconds", "0"], "--budget-seconds is `0`; it must be a number above 0"),
+        (["--budget-seconds", "NaN"], "--budget-seconds is `NaN`; it must be a number above 0"),
+        (["--budget-graphs", "1"], "--budget-graphs is `1`; the 2 graphs without which some batch finds none"),
+    ] {
+        let stderr = failure(&[&["plan"], arguments.as_slice()].concat(), 2);
+        assert!(stderr.contains(sentence), "{stderr}");
+    }
+}
+
+#[test]
 fn a_plan_without_points_is_a_plan() {
     let empty = plan(&["--num-cuda-graphs", "none"]);
     assert_eq!(empty, json!({"points": [], "token_counts": null}));
@@ -126,6 +202,21 @@ fn what_the_reference_rejects_is_wrong_usage() {
 fn values_that_are_none_are_wrong_usage() {
     for (flag, value) in [
         ("--sizing", "hexagonal"),
+        ("--sizing", "geometric:1"),
+        ("--sizing", "geometric:NaN"),
+        ("--sizing", "list:0"),
+        ("--sizing", "fit:0"),
+        ("--decode-ratio", "1"),
+        ("--prefill-ratio", "-2"),
+        ("--prefill-axis", "geometric:0.5"),
+        ("--decode-axis", "off"),
+        ("--preset", "ollama"),
+        ("--budget-graphs", "-1"),
+        ("--budget-bytes", "-1MB"),
+        ("--budget-seconds", "soon"),
+        ("--graph-bytes", "NaN"),
+        ("--graph-seconds", "-1"),
+        ("--emit", "ollama"),
         ("--num-cuda-graphs", "many"),
         ("--num-cuda-graphs", "99999999999999999999"),
         ("--mixed-prefill-count", "1.5"),

@@ -5,18 +5,23 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use gridpoint::devices::Choice;
 
+use crate::args::natural_32;
+
+/// The model folder where none is given: the one that is part of the repository.
+pub(crate) const DEFAULT_MODEL: &str = "assets/shakespeare-3m";
+
 /// Model folder and device.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// A Hugging Face model folder: config.json, safetensors, tokenizer.json.
-    #[arg(long, value_name = "DIR", default_value = "assets/shakespeare-3m")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_MODEL)]
     pub(crate) model: PathBuf,
     /// Where it runs: a GPU if there is one and else the simulated device (auto), a GPU (cuda), the simulated device.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
     /// Most pages of 64 tokens in the kv cache, a dummy page among them [default: what the requests need at once].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = natural_32)]
     pub(crate) kv_pages: Option<u32>,
     /// Log every captured graph (-v) and every step (-vv).
     #[arg(long, short, action = clap::ArgAction::Count)]

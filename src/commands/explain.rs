@@ -1,23 +1,20 @@
 //! `gridpoint explain`: what each step of a list would replay.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use gridpoint_plan::{Match, Matcher, Matching, Plan};
+use gridpoint_plan::{Match, Matcher, Matching};
 
+use crate::args::plan::read_plan;
 use crate::commands::Failure;
-
-/// A plan of as many points as there can be takes about half of it.
-const MAX_PLAN_BYTES: u64 = 128 << 20;
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The plan, as `plan --format json` printed it.
+    /// The plan, as `plan --output` wrote it or `plan --format json` printed it.
     #[arg(long, value_name = "FILE")]
     plan: PathBuf,
     /// Decodes take no prefill slots, as in models with recurrent layers.
@@ -41,8 +38,8 @@ enum Format {
 
 /// Prints one line a step, in their order.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let plan = read_plan(&arguments.plan).map_err(Failure::failed)?;
-    let matcher = Matcher::new(plan.points());
+    let file = read_plan(&arguments.plan).map_err(Failure::failed)?;
+    let matcher = Matcher::new(file.plan().points());
     let matching = if arguments.strict { Matching::Strict } else { Matching::NonStrict };
     for step in &arguments.steps {
         let [tokens, prefills, decodes] = step.counts;
@@ -76,28 +73,6 @@ fn write_json(step: &Step, answer: &Match, output: &mut dyn Write) -> io::Result
             writeln!(output, r#"{{"step":[{step}],"point":null,"reason":{reason}}}"#)
         }
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum PlanFileError {
-    #[error("cannot read the plan `{path}`: {source}")]
-    Unreadable { path: String, source: io::Error },
-    #[error("the plan `{path}` is larger than {MAX_PLAN_BYTES} bytes; it is what `plan --format json` prints")]
-    TooLarge { path: String },
-    #[error("the plan `{path}` is not what `plan --format json` prints: {source}")]
-    Invalid { path: String, source: serde_json::Error },
-}
-
-fn read_plan(path: &Path) -> Result<Plan, PlanFileError> {
-    let name = || path.display().to_string();
-    let mut bytes = Vec::new();
-    // Bounded, since the path may name a device that never ends.
-    let read = File::open(path).and_then(|file| file.take(MAX_PLAN_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|source| PlanFileError::Unreadable { path: name(), source })?;
-    if bytes.len() as u64 > MAX_PLAN_BYTES {
-        return Err(PlanFileError::TooLarge { path: name() });
-    }
-    serde_json::from_slice(&bytes).map_err(|source| PlanFileError::Invalid { path: name(), source })
 }
 
 /// Any triple of natural numbers. Those beyond `u64` stand as `u64::MAX`, which no point reaches, and print as given.

@@ -1,20 +1,23 @@
 //! `gridpoint generate`: prompts in, text out, every step a replay.
 
 use std::io::{self, Write};
-use std::num::ParseIntError;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use gridpoint_engine::{Engine, Event, FinishReason, FinishedRequest, NewRequest, RequestId, SamplingParameters};
+use gridpoint_engine::{
+    Engine, Event, FinishReason, FinishedRequest, NewRequest, RequestError, RequestId, SamplingParameters,
+};
 use gridpoint_graph::StepTotals;
-use gridpoint_model::{TokenStream, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::args::model::ModelArgs;
-use crate::args::plan::PlanArgs;
-use crate::commands::Failure;
+use crate::args::plan::{Graphs, PlanArgs};
+use crate::args::{natural_32, natural_64, real};
+use crate::commands::texts::{TextStream, Texts};
+use crate::commands::{Failure, refusals};
 use crate::folder::Folder;
+use crate::progress::Bar;
 use crate::summary::{Run, Summary};
 
 /// Arguments of `generate`.
@@ -53,19 +56,19 @@ struct PromptArgs {
 #[command(next_help_heading = "Sampling")]
 struct SamplingArgs {
     /// Most tokens to generate for each prompt.
-    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true, value_parser = natural_32)]
     max_new_tokens: u32,
     /// Divides the logits; 0 always takes the most probable token.
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true, value_parser = real)]
     temperature: f32,
     /// Draw from the K most probable tokens; 0 is all.
-    #[arg(long, value_name = "K", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", default_value_t = 0, allow_negative_numbers = true, value_parser = natural_32)]
     top_k: u32,
     /// Draw from the most probable tokens that together reach this probability; 1 is all.
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, value_parser = real)]
     top_p: f32,
     /// Seed of the draws, which depend on it and on the token's position alone.
-    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true, value_parser = natural_64)]
     seed: u64,
     /// Add the log-probabilities of prompt and generated tokens, before temperature.
     #[arg(long)]
@@ -85,21 +88,16 @@ enum Format {
 struct TokenIds(Vec<u32>);
 
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "token ids are numbers from 0 to 4294967295 with commas between, such as `1,2,3`, and `{word}` is none: {reason}"
-)]
+#[error("token ids are numbers from 0 to 4294967295 with commas between, such as `1,2,3`, and `{word}` is none")]
 struct ParseTokenIdsError {
     word: String,
-    reason: ParseIntError,
 }
 
 impl FromStr for TokenIds {
     type Err = ParseTokenIdsError;
 
     fn from_str(list: &str) -> Result<Self, ParseTokenIdsError> {
-        let id = |word: &str| {
-            word.trim().parse().map_err(|reason| ParseTokenIdsError { word: word.trim().to_owned(), reason })
-        };
+        let id = |word: &str| word.trim().parse().map_err(|_| ParseTokenIdsError { word: word.trim().to_owned() });
         if list.trim().is_empty() {
             return Ok(Self(Vec::new()));
         }
@@ -124,70 +122,80 @@ enum Outcome {
 
 /// Generates for all prompts together and prints what came of each, in their order.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let sampling = arguments.sampling.parameters();
-    sampling.validate().map_err(Failure::usage)?;
-    let folder = Folder::read(&arguments.model, &arguments.plan)?;
-    let prompts = arguments.prompts.encode(&folder)?;
+    arguments.sampling.check()?;
+    let graphs = arguments.plan.read()?;
+    let folder = Folder::read(&arguments.model, &graphs)?;
+    let requests = arguments.requests(&folder)?;
+    let vocabulary = folder.config.vocab_size as u32;
+    let refusal = |request: &NewRequest| request.validate(folder.max_sequence_length, vocabulary).err();
+    all_refused(requests.iter().map(|request| refusal(request).map(|error| refusals::request(&error))))?;
+
     let new_tokens = u64::from(arguments.sampling.max_new_tokens);
-    let wanted: Vec<u64> = prompts.iter().map(|ids| ids.len() as u64 + new_tokens).collect();
-    let mut engine = folder.engine(&arguments.model, &arguments.plan, &wanted, !arguments.eager)?;
+    let wanted: Vec<u64> = requests.iter().map(|request| request.prompt.len() as u64 + new_tokens).collect();
+    let mut engine = folder.engine(&arguments.model, &graphs, &wanted, !arguments.eager)?;
+    let mut items: Vec<Item> = requests.into_iter().map(|request| Item::add(request, &mut engine)).collect();
+    all_refused(items.iter().map(|item| match &item.outcome {
+        Outcome::Failed(words) => Some(words.clone()),
+        _ => None,
+    }))?;
 
-    let mut items = Vec::with_capacity(prompts.len());
-    for prompt_ids in prompts {
-        let request = NewRequest {
-            prompt: prompt_ids.clone(),
-            max_new_tokens: arguments.sampling.max_new_tokens,
-            sampling,
-            logprobs: arguments.sampling.logprobs,
-            stop_tokens: folder.config.eos_token_ids.clone(),
-        };
-        let outcome = engine.add(request).map_or_else(|error| Outcome::Failed(error.to_string()), Outcome::Request);
-        items.push(Item { prompt_ids, outcome });
-    }
-    if items.iter().all(|item| matches!(item.outcome, Outcome::Failed(_))) {
-        let words = items.into_iter().find_map(|item| match item.outcome {
-            Outcome::Failed(words) => Some(words),
-            _ => None,
-        });
-        return Err(Failure::Failed(words.unwrap_or_default().into()));
-    }
-
-    let text = Texts { tokenizer: folder.tokenizer.as_ref(), stop_tokens: &folder.config.eos_token_ids };
+    let texts = Texts { tokenizer: folder.tokenizer.as_ref(), stop_tokens: &folder.config.eos_token_ids };
     let streams = arguments.format == Format::Text && items.len() == 1;
-    let mut stream = streams.then(|| text.stream());
-    while let Some(outcome) = engine.step().map_err(Failure::failed)? {
-        for event in &outcome.events {
-            if let (Some(stream), Event::Token { token, .. }) = (&mut stream, event) {
-                stream.push(*token, output)?;
-            }
+    if streams {
+        stream(&mut engine, texts.stream(), output)?;
+    } else {
+        let longest = u64::from(folder.max_sequence_length);
+        let bar = Bar::tokens("generate", wanted.iter().map(|&tokens| tokens.min(longest)).sum());
+        while let Some(outcome) = engine.step().map_err(Failure::failed)? {
+            bar.add(outcome.report.shape.tokens);
         }
+        bar.finish();
     }
-    if let Some(stream) = stream {
-        stream.finish(output)?;
-    }
-
     for item in &mut items {
-        if let Outcome::Request(request) = item.outcome {
-            item.outcome = match engine.take(request) {
-                Some(finished) if finished.reason == FinishReason::Failed => Outcome::Failed(format!(
-                    "after token `{}` the model's logits are NaN: the checkpoint or the activations are out of range",
-                    finished.prompt.len() + finished.tokens.len()
-                )),
-                Some(finished) => Outcome::Finished(finished),
-                None => Outcome::Failed(format!("request {request} was lost")),
-            };
-        }
+        item.take(&mut engine);
     }
     match arguments.format {
         Format::Text if streams => {}
-        Format::Text => text.print_all(&items, output)?,
-        Format::Json => text.print_json(&items, &engine, output)?,
+        Format::Text => print_all(&items, &texts, output)?,
+        Format::Json => print_json(&items, &texts, &engine, output)?,
     }
-    finish(&engine, &folder, arguments, &items)
+    finish(&engine, &folder, arguments, &graphs, &items)
+}
+
+/// Fails if every request was refused, with the first one's words.
+fn all_refused(words: impl Iterator<Item = Option<String>>) -> Result<(), Failure> {
+    let words: Vec<Option<String>> = words.collect();
+    let count = words.len();
+    let Some(mut refused) = words.into_iter().collect::<Option<Vec<String>>>() else { return Ok(()) };
+    match refused.drain(..).next() {
+        Some(first) if count == 1 => Err(Failure::Failed(first.into())),
+        Some(first) => {
+            Err(Failure::Failed(format!("none of the {count} prompts can be run; prompt 1: {first}").into()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Runs all steps and prints the tokens as they come.
+fn stream(engine: &mut Engine, mut text: TextStream<'_>, output: &mut dyn Write) -> Result<(), Failure> {
+    while let Some(outcome) = engine.step().map_err(Failure::failed)? {
+        for event in &outcome.events {
+            if let Event::Token { token, .. } = event {
+                text.push(*token, output)?;
+            }
+        }
+    }
+    text.finish(output)
 }
 
 /// Says on stderr what failed and how the run went.
-fn finish(engine: &Engine, folder: &Folder, arguments: &Arguments, items: &[Item]) -> Result<ExitCode, Failure> {
+fn finish(
+    engine: &Engine,
+    folder: &Folder,
+    arguments: &Arguments,
+    graphs: &Graphs<'_>,
+    items: &[Item],
+) -> Result<ExitCode, Failure> {
     let mut stderr = io::stderr();
     let mut status = ExitCode::SUCCESS;
     let mut generated = 0;
@@ -202,7 +210,7 @@ fn finish(engine: &Engine, folder: &Folder, arguments: &Arguments, items: &[Item
             Outcome::Request(_) => {}
         }
     }
-    let limits = arguments.plan.limits(folder.max_sequence_length);
+    let limits = graphs.limits(folder.max_sequence_length);
     let run = Run {
         parameters: folder.parameters(),
         requests: items.len(),
@@ -215,81 +223,36 @@ fn finish(engine: &Engine, folder: &Folder, arguments: &Arguments, items: &[Item
     Ok(status)
 }
 
-impl PromptArgs {
-    /// The token ids of every prompt, in order.
-    fn encode(&self, folder: &Folder) -> Result<Vec<Vec<u32>>, Failure> {
-        if self.prompt.is_empty() {
-            return Ok(self.prompt_ids.iter().map(|ids| ids.0.clone()).collect());
-        }
-        let Some(tokenizer) = &folder.tokenizer else {
-            return Err(Failure::Usage(
-                "--prompt needs a tokenizer and the model folder has no `tokenizer.json`: give token ids with --prompt-ids".into(),
-            ));
+impl Item {
+    /// Puts a request in line.
+    fn add(request: NewRequest, engine: &mut Engine) -> Self {
+        let prompt_ids = request.prompt.clone();
+        let outcome = match engine.add(request) {
+            Ok(request) => Outcome::Request(request),
+            Err(error) => Outcome::Failed(refusals::request(&error)),
         };
-        self.prompt.iter().map(|text| tokenizer.encode(text)).collect::<Result<_, _>>().map_err(Failure::failed)
+        Self { prompt_ids, outcome }
     }
-}
 
-impl SamplingArgs {
-    fn parameters(&self) -> SamplingParameters {
-        let Self { temperature, top_k, top_p, seed, .. } = *self;
-        SamplingParameters { temperature, top_k, top_p, seed }
-    }
-}
-
-/// How tokens become text: not at all without a tokenizer, and without the token that ended the sequence.
-struct Texts<'a> {
-    tokenizer: Option<&'a Tokenizer>,
-    stop_tokens: &'a [u32],
-}
-
-impl<'a> Texts<'a> {
-    fn text(&self, finished: &FinishedRequest) -> Result<Option<String>, Failure> {
-        let Some(tokenizer) = self.tokenizer else { return Ok(None) };
-        let shown = match finished.tokens.split_last() {
-            Some((last, rest)) if self.stop_tokens.contains(last) => rest,
-            _ => &finished.tokens[..],
+    /// Takes what came of the request once the engine has run it.
+    fn take(&mut self, engine: &mut Engine) {
+        let Outcome::Request(request) = self.outcome else { return };
+        self.outcome = match engine.take(request) {
+            Some(finished) if finished.reason == FinishReason::Failed => Outcome::Failed(format!(
+                "the model's logits after `{}` tokens are NaN: the checkpoint or the activations are out of range",
+                finished.prompt.len() + finished.tokens.len()
+            )),
+            Some(finished) => Outcome::Finished(finished),
+            None => Outcome::Failed(format!("request {request} was lost")),
         };
-        tokenizer.decode(shown).map(Some).map_err(Failure::failed)
     }
 
-    fn stream(&self) -> TextStream<'a> {
-        TextStream { tokens: self.tokenizer.map(Tokenizer::stream), stop_tokens: self.stop_tokens, anything: false }
-    }
-
-    /// Every text whole, an empty line between two.
-    fn print_all(&self, items: &[Item], output: &mut dyn Write) -> Result<(), Failure> {
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                writeln!(output).map_err(Failure::output)?;
-            }
-            if let Outcome::Finished(finished) = &item.outcome {
-                let text = self.text(finished)?.unwrap_or_else(|| joined(&finished.tokens));
-                writeln!(output, "{text}").map_err(Failure::output)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn print_json(&self, items: &[Item], engine: &Engine, output: &mut dyn Write) -> Result<(), Failure> {
-        let results = items.iter().map(|item| self.result(item)).collect::<Result<Vec<Value>, Failure>>()?;
-        let capture = engine.capture();
-        let StepTotals { total, replayed, eager } = *engine.totals();
-        let answer = json!({
-            "results": results,
-            "plan": {"graphs": capture.graphs, "distinct": capture.distinct},
-            "steps": {"total": total, "replayed": replayed, "eager": eager},
-            "capture_seconds": capture.time.as_secs_f64(),
-        });
-        writeln!(output, "{answer}").map_err(Failure::output)
-    }
-
-    fn result(&self, item: &Item) -> Result<Value, Failure> {
-        let mut result = json!({"prompt_ids": item.prompt_ids});
-        match &item.outcome {
+    fn json(&self, texts: &Texts<'_>) -> Result<Value, Failure> {
+        let mut result = json!({"prompt_ids": self.prompt_ids});
+        match &self.outcome {
             Outcome::Finished(finished) => {
                 result["tokens"] = json!(finished.tokens);
-                result["text"] = json!(self.text(finished)?);
+                result["text"] = json!(texts.text(&finished.tokens)?);
                 result["finish_reason"] = json!(match finished.reason {
                     FinishReason::Stop => "stop",
                     _ => "length",
@@ -306,34 +269,76 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// One request's text as it comes, or its token ids where there is no tokenizer.
-struct TextStream<'a> {
-    tokens: Option<TokenStream>,
-    stop_tokens: &'a [u32],
-    anything: bool,
+/// Every text whole, an empty line between two.
+fn print_all(items: &[Item], texts: &Texts<'_>, output: &mut dyn Write) -> Result<(), Failure> {
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            writeln!(output).map_err(Failure::output)?;
+        }
+        if let Outcome::Finished(finished) = &item.outcome {
+            writeln!(output, "{}", texts.readable(&finished.tokens)?).map_err(Failure::output)?;
+        }
+    }
+    Ok(())
 }
 
-impl TextStream<'_> {
-    fn push(&mut self, token: u32, output: &mut dyn Write) -> Result<(), Failure> {
-        let piece = match &mut self.tokens {
-            Some(_) if self.stop_tokens.contains(&token) => return Ok(()),
-            Some(stream) => stream.push(token).map_err(Failure::failed)?,
-            None if self.anything => format!(" {token}"),
-            None => token.to_string(),
+fn print_json(items: &[Item], texts: &Texts<'_>, engine: &Engine, output: &mut dyn Write) -> Result<(), Failure> {
+    let results = items.iter().map(|item| item.json(texts)).collect::<Result<Vec<Value>, Failure>>()?;
+    let capture = engine.capture();
+    let StepTotals { total, replayed, eager } = *engine.totals();
+    let answer = json!({
+        "results": results,
+        "plan": {"graphs": capture.graphs, "distinct": capture.distinct},
+        "steps": {"total": total, "replayed": replayed, "eager": eager},
+        "capture_seconds": capture.time.as_secs_f64(),
+    });
+    writeln!(output, "{answer}").map_err(Failure::output)
+}
+
+impl Arguments {
+    /// A request for every prompt, in order.
+    fn requests(&self, folder: &Folder) -> Result<Vec<NewRequest>, Failure> {
+        let request = |prompt| NewRequest {
+            prompt,
+            max_new_tokens: self.sampling.max_new_tokens,
+            sampling: self.sampling.parameters(),
+            logprobs: self.sampling.logprobs,
+            stop_tokens: folder.config.eos_token_ids.clone(),
         };
-        self.anything = true;
-        output.write_all(piece.as_bytes()).and_then(|()| output.flush()).map_err(Failure::output)
-    }
-
-    fn finish(self, output: &mut dyn Write) -> Result<(), Failure> {
-        let rest = self.tokens.map(TokenStream::finish).transpose().map_err(Failure::failed)?;
-        writeln!(output, "{}", rest.unwrap_or_default()).and_then(|()| output.flush()).map_err(Failure::output)
+        Ok(self.prompts.encode(folder)?.into_iter().map(request).collect())
     }
 }
 
-/// Token ids for people.
-fn joined(tokens: &[u32]) -> String {
-    tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+impl PromptArgs {
+    /// The token ids of every prompt, in order.
+    fn encode(&self, folder: &Folder) -> Result<Vec<Vec<u32>>, Failure> {
+        if self.prompt.is_empty() {
+            return Ok(self.prompt_ids.iter().map(|ids| ids.0.clone()).collect());
+        }
+        let Some(tokenizer) = &folder.tokenizer else {
+            let file = folder.file("tokenizer.json");
+            let words = format!("--prompt needs `{file}`, which does not exist: give token ids with --prompt-ids");
+            return Err(Failure::Usage(words.into()));
+        };
+        self.prompt.iter().map(|text| tokenizer.encode(text)).collect::<Result<_, _>>().map_err(Failure::failed)
+    }
+}
+
+impl SamplingArgs {
+    fn parameters(&self) -> SamplingParameters {
+        let Self { temperature, top_k, top_p, seed, .. } = *self;
+        SamplingParameters { temperature, top_k, top_p, seed }
+    }
+
+    /// Refuses what no prompt can make right.
+    fn check(&self) -> Result<(), Failure> {
+        let words = match self.parameters().validate() {
+            Err(error) => refusals::sampling(&error),
+            Ok(()) if self.max_new_tokens == 0 && !self.logprobs => refusals::request(&RequestError::NothingToDo),
+            Ok(()) => return Ok(()),
+        };
+        Err(Failure::Usage(words.into()))
+    }
 }
 
 #[cfg(test)]

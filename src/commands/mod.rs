@@ -5,6 +5,8 @@ mod explain;
 mod generate;
 mod perplexity;
 mod plan;
+pub(crate) mod refusals;
+mod texts;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -27,7 +29,7 @@ pub(crate) enum Command {
     /// Continue prompts: plan the graphs, capture them, replay every step.
     Generate(Box<generate::Arguments>),
     /// Print the graphs that limits and a policy ask for, in the order in which they are captured.
-    Plan(plan::Arguments),
+    Plan(Box<plan::Arguments>),
     /// Say which graph of a plan each step replays and what that pads, or why it runs eagerly.
     Explain(explain::Arguments),
     /// Score a text: mean negative log-likelihood over windows.

@@ -1,7 +1,7 @@
 //! `gridpoint perplexity`: how well a model predicts a text.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,9 +10,11 @@ use gridpoint_engine::{NewRequest, SamplingParameters};
 use serde_json::json;
 
 use crate::args::model::ModelArgs;
+use crate::args::natural_32;
 use crate::args::plan::PlanArgs;
-use crate::commands::Failure;
+use crate::commands::{Failure, refusals};
 use crate::folder::Folder;
+use crate::progress::Bar;
 
 /// A text larger than this is not scored.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
@@ -26,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Tokens of a window: windows follow one another without overlap, and the first token of each is not scored.
-    #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true, value_parser = natural_32)]
     window: u32,
     #[command(flatten)]
     plan: PlanArgs,
@@ -45,7 +47,8 @@ enum Format {
 
 /// Scores every token of the text but each window's first, and prints the mean negative log-likelihood in nats.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let folder = Folder::read(&arguments.model, &arguments.plan)?;
+    let graphs = arguments.plan.read()?;
+    let folder = Folder::read(&arguments.model, &graphs)?;
     let window = arguments.window;
     if window < 2 || window > folder.max_sequence_length {
         let longest = folder.max_sequence_length;
@@ -57,7 +60,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
         ));
     }
     let Some(tokenizer) = &folder.tokenizer else {
-        return Err(Failure::Failed("the model folder has no `tokenizer.json`, which a text needs".into()));
+        let file = folder.file("tokenizer.json");
+        return Err(Failure::Failed(format!("a text needs `{file}`, which does not exist").into()));
     };
     let tokens = tokenizer.encode(&read_text(arguments)?).map_err(Failure::failed)?;
     let windows: Vec<&[u32]> = tokens.chunks(window as usize).filter(|window| window.len() > 1).collect();
@@ -69,10 +73,11 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
     }
 
     // As many windows in flight as fill a step; more would only take memory.
-    let limits = arguments.plan.limits(folder.max_sequence_length);
+    let limits = graphs.limits(folder.max_sequence_length);
     let at_once = (limits.max_tokens / window).saturating_add(1).min(limits.max_requests).min(windows.len() as u32);
     let wanted = vec![u64::from(window); at_once as usize];
-    let mut engine = folder.engine(&arguments.model, &arguments.plan, &wanted, true)?;
+    let mut engine = folder.engine(&arguments.model, &graphs, &wanted, true)?;
+    let bar = Bar::tokens("score", tokens.len() as u64);
     let mut requests = Vec::with_capacity(windows.len());
     for window in windows {
         let request = NewRequest {
@@ -82,9 +87,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
             logprobs: true,
             stop_tokens: Vec::new(),
         };
-        requests.push(engine.add(request).map_err(Failure::failed)?);
+        let refused = |error| Failure::Failed(refusals::request(&error).into());
+        requests.push(engine.add(request).map_err(refused)?);
     }
-    while engine.step().map_err(Failure::failed)?.is_some() {}
+    while let Some(outcome) = engine.step().map_err(Failure::failed)? {
+        bar.add(outcome.report.shape.tokens);
+    }
+    bar.finish();
 
     let (mut scored, mut sum) = (0_u64, 0.0_f64);
     for request in requests {
@@ -113,9 +122,14 @@ fn read_text(arguments: &Arguments) -> Result<String, Failure> {
     let mut text = String::new();
     // Bounded, since the path may name a device that never ends.
     let read = File::open(&arguments.text).and_then(|file| file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text));
-    read.map_err(|error| Failure::Failed(format!("cannot read the text `{path}`: {error}").into()))?;
+    read.map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => Failure::Failed(format!("the text `{path}` is not UTF-8, which it must be").into()),
+        _ => Failure::Failed(format!("cannot read the text `{path}`: {error}").into()),
+    })?;
     if text.len() as u64 > MAX_TEXT_BYTES {
-        return Err(Failure::Failed(format!("the text `{path}` is larger than {MAX_TEXT_BYTES} bytes").into()));
+        return Err(Failure::Failed(
+            format!("the text `{path}` is larger than {MAX_TEXT_BYTES} bytes, the most that is scored").into(),
+        ));
     }
     Ok(text)
 }

@@ -4,6 +4,9 @@ use crate::miss::MissReason;
 use crate::point::{GridPoint, Slack, StepShape};
 use crate::successor::{NO_ROWS, Need, Offer, Root, Successor};
 
+/// Rows that are looked at one by one before the index is: most steps replay one of them.
+const NEAR: usize = 8;
+
 /// Whether a decode may take a prefill slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Matching {
@@ -120,22 +123,23 @@ impl Matcher {
         let start = self.tokens.partition_point(|&row| u64::from(row) < tokens);
         let found = if prefills == 0 {
             let fits = |point: &GridPoint| point.prefills == 0 && u64::from(point.decodes) >= decodes;
-            self.first(self.decode_only.root, start, Need::Decodes(decodes), fits)
+            self.first(start, Need::Decodes(decodes), fits, || Some(self.decode_only.root))
         } else {
-            self.class(prefills).and_then(|class| match matching {
+            let root = || self.class(prefills).map(|class| class.root);
+            match matching {
                 Matching::Strict => {
                     let fits = |point: &GridPoint| {
                         u64::from(point.prefills) >= prefills && u64::from(point.decodes) >= decodes
                     };
-                    self.first(class.root, start, Need::Decodes(decodes), fits)
+                    self.first(start, Need::Decodes(decodes), fits, root)
                 }
                 Matching::NonStrict => {
                     let requests = prefills.saturating_add(decodes);
                     let fits =
                         |point: &GridPoint| u64::from(point.prefills) >= prefills && point.requests() >= requests;
-                    self.first(class.root, start, Need::Requests(requests), fits)
+                    self.first(start, Need::Requests(requests), fits, root)
                 }
-            })
+            }
         };
         match found {
             Some(row) => self.replay(row, tokens, prefills, decodes),
@@ -143,8 +147,19 @@ impl Matcher {
         }
     }
 
-    fn first(&self, class: Root, start: usize, need: Need, fits: impl Fn(&GridPoint) -> bool) -> Option<usize> {
-        self.successor.first(class, start, self.rows.len(), need, |row| fits(&self.rows[row]))
+    /// The first row from `start` on that fits. `root` is the class of the rows that `fits` may hold for, if there are any.
+    fn first(
+        &self,
+        start: usize,
+        need: Need,
+        fits: impl Fn(&GridPoint) -> bool,
+        root: impl FnOnce() -> Option<Root>,
+    ) -> Option<usize> {
+        let far = self.rows.len().min(start + NEAR);
+        if let Some(row) = (start..far).find(|&row| fits(&self.rows[row])) {
+            return Some(row);
+        }
+        self.successor.first(root()?, far, self.rows.len(), need, |row| fits(&self.rows[row]))
     }
 
     /// The rows with P >= `prefills`, which is above 0.

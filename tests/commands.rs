@@ -1,0 +1,17 @@
+//! The commands that run a model, as a user meets them: what is on stdout, on stderr, and the exit status. All on the simulated
+//! device; `plan` and `explain` are in plan_command.rs.
+
+#[path = "commands/bad_input.rs"]
+mod bad_input;
+#[path = "commands/bad_models.rs"]
+mod bad_models;
+#[path = "commands/devices.rs"]
+mod devices;
+#[path = "commands/generate.rs"]
+mod generate;
+#[path = "commands/perplexity.rs"]
+mod perplexity;
+#[path = "commands/program.rs"]
+mod program;
+#[path = "commands/summary.rs"]
+mod summary;
