@@ -64,7 +64,7 @@ GRIDPOINT_DEVICE void bulk_store(void* target, uint32_t source, uint32_t bytes) 
 #endif
 }
 
-// cp.async.bulk.commit_group (9.7.9.25.4.4).
+// cp.async.bulk.commit_group (9.7.9.25.6.1).
 GRIDPOINT_DEVICE void bulk_commit() {
 #ifdef __CUDACC__
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
@@ -73,7 +73,7 @@ GRIDPOINT_DEVICE void bulk_commit() {
 #endif
 }
 
-// Waits until at most `Pending` of the thread's newest bulk groups are incomplete (9.7.9.25.4.5).
+// Waits until at most `Pending` of the thread's newest bulk groups are incomplete (9.7.9.25.6.2).
 template <uint32_t Pending>
 GRIDPOINT_DEVICE void bulk_wait() {
 #ifdef __CUDACC__

@@ -11,7 +11,7 @@ use crate::args::plan::{Comparison, bytes};
 use crate::commands::Failure;
 
 /// The widest that the names of policies may be.
-const NAME: usize = 22;
+const NAME: usize = 18;
 
 /// The numbers of each policy, in their order.
 pub(super) fn rows(judged: &Judged<'_>, policies: &Comparison) -> Result<Vec<Row>, Failure> {
@@ -34,13 +34,13 @@ pub(super) fn table(judged: &Judged<'_>, rows: &[Row]) -> String {
     let _ = writeln!(text, "traffic  {halves}\n");
     let _ = writeln!(
         text,
-        "{:<NAME$} {:>6} {:>8} {:>9} {:>6} {:>7} {:>6} {:>5} {:>5}",
+        "{:<NAME$} {:>6} {:>8} {:>9} {:>6} {:>7} {:>6} {:>5} {:>6}",
         "policy", "graphs", "distinct", "bytes", "miss %", "token %", "time %", "P x", "slot x"
     );
     for row in rows {
         let _ = writeln!(
             text,
-            "{:<NAME$} {:>6} {:>8} {:>9} {:>6.1} {:>7.1} {:>6.2} {:>5.2} {:>5.2}",
+            "{:<NAME$} {:>6} {:>8} {:>9} {:>6.1} {:>7.1} {:>6.2} {:>5.2} {:>6.2}",
             shortened(&row.policy),
             row.graphs,
             row.distinct,

@@ -252,12 +252,12 @@ impl Stores {
         self.open.push(store);
     }
 
-    /// `cp.async.bulk.commit_group` (PTX ISA 9.7.9.25.4.4): the copies since the last one become a group, which may be empty.
+    /// `cp.async.bulk.commit_group` (PTX ISA 9.7.9.25.6.1): the copies since the last one become a group, which may be empty.
     pub(crate) fn commit(&mut self) {
         self.groups.push_back(std::mem::take(&mut self.open));
     }
 
-    /// `cp.async.bulk.wait_group` (PTX ISA 9.7.9.25.4.5): all groups but the newest `pending` have read their sources and, without
+    /// `cp.async.bulk.wait_group` (PTX ISA 9.7.9.25.6.2): all groups but the newest `pending` have read their sources and, without
     /// `read`, written.
     ///
     /// # Safety

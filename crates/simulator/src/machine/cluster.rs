@@ -299,7 +299,7 @@ pub unsafe extern "C" fn gridpoint_cluster_place() -> u32 {
     }
 }
 
-/// `mapa.shared::cluster` (PTX ISA 9.7.9.24): the address of the same place in the block of `rank`.
+/// `mapa.shared::cluster` (PTX ISA 9.7.9.23): the address of the same place in the block of `rank`.
 ///
 /// # Safety
 /// The contract of [`super::instructions`].

@@ -325,7 +325,7 @@ pub unsafe extern "C" fn gridpoint_tensor_prefetch(map: *const c_void, rank: u32
     }
 }
 
-/// `cp.async.bulk.commit_group` (PTX ISA 9.7.9.25.4.4).
+/// `cp.async.bulk.commit_group` (PTX ISA 9.7.9.25.6.1).
 ///
 /// # Safety
 /// The contract of [`super::instructions`].
@@ -339,7 +339,7 @@ pub unsafe extern "C" fn gridpoint_bulk_commit() {
     }
 }
 
-/// `cp.async.bulk.wait_group`, with `read` `.read` (PTX ISA 9.7.9.25.4.5).
+/// `cp.async.bulk.wait_group`, with `read` `.read` (PTX ISA 9.7.9.25.6.2).
 ///
 /// # Safety
 /// The contract of [`super::instructions`].
