@@ -1,6 +1,7 @@
 //! `gridpoint generate`: prompts in, text out, every step a replay.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -34,6 +35,9 @@ pub(crate) struct Arguments {
     /// Launch the kernels of each step one by one instead of replaying a captured graph.
     #[arg(long)]
     eager: bool,
+    /// Write how often which step (tokens, prefills, decodes) came: `plan --steps FILE` fits a plan to it.
+    #[arg(long, value_name = "FILE")]
+    record_steps: Option<PathBuf>,
     /// How to print the results.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -154,12 +158,22 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
     for item in &mut items {
         item.take(&mut engine);
     }
+    if let Some(path) = &arguments.record_steps {
+        record_steps(&engine, path)?;
+    }
     match arguments.format {
         Format::Text if streams => {}
         Format::Text => print_all(&items, &texts, output)?,
         Format::Json => print_json(&items, &texts, &engine, output)?,
     }
     finish(&engine, &folder, arguments, &graphs, &items)
+}
+
+fn record_steps(engine: &Engine, path: &Path) -> Result<(), Failure> {
+    let text = serde_json::to_string(engine.recorded_steps()).map_err(Failure::failed)?;
+    std::fs::write(path, text + "\n").map_err(|error| {
+        Failure::Failed(format!("cannot write the steps to `{}` (--record-steps): {error}", path.display()).into())
+    })
 }
 
 /// Fails if every request was refused, with the first one's words.

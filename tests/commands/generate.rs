@@ -197,3 +197,47 @@ fn a_log_that_nobody_takes_does_not_stop_the_run() {
     let ran = Ran::with_stderr(&arguments, full.into());
     assert_eq!((ran.status, ran.stdout.lines().count()), (Some(0), 1), "{ran:?}");
 }
+
+#[test]
+fn recorded_steps_are_what_a_plan_is_fitted_to() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("steps.json");
+    let path = file.to_str().expect("a path of plain letters");
+    let answer = Ran::new(&[
+        "generate",
+        "--device",
+        "simulator",
+        "--model",
+        GQA,
+        "--prompt-ids",
+        "1,2,3",
+        "--prompt-ids",
+        "4",
+        "--max-new-tokens",
+        "5",
+        "--format",
+        "json",
+        "--record-steps",
+        path,
+    ])
+    .json();
+    let recorded: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect("the file")).expect("JSON");
+    let counts = recorded["steps"].as_array().expect("a list");
+    let total: u64 = counts.iter().map(|step| step[3].as_u64().expect("a count")).sum();
+    assert_eq!(Value::from(total), answer["steps"]["total"], "{recorded}");
+    assert_eq!(counts[0], serde_json::json!([2, 0, 2, 4]), "{recorded}");
+    let plan = Ran::new(&[
+        "plan",
+        "--steps",
+        path,
+        "--sizing",
+        "fit:20",
+        "--max-requests",
+        "4",
+        "--max-tokens",
+        "64",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(plan.status, Some(0), "{}", plan.stderr);
+}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use gridpoint_graph::{CaptureProgress, CaptureSummary, StepReport, StepTotals};
 use gridpoint_model::{ModelConfig, Weights};
 use gridpoint_plan::Plan;
+use gridpoint_plan::traffic::StepHistogram;
 use gridpoint_runtime::Device;
 
 use crate::error::{EngineError, RequestError};
@@ -62,6 +63,7 @@ pub struct Engine {
     answers: Answers,
     logit_rows: u32,
     totals: StepTotals,
+    shapes: StepHistogram,
     run_time: Duration,
     peak_pages: u32,
 }
@@ -94,6 +96,7 @@ impl Engine {
             answers: Answers::default(),
             logit_rows: sizes.logit_rows,
             totals: StepTotals::default(),
+            shapes: StepHistogram::default(),
             run_time: Duration::ZERO,
             peak_pages: 0,
         })
@@ -136,6 +139,10 @@ impl Engine {
         let outputs = self.answers.outputs(&step);
         let events = self.scheduler.commit(step, &outputs)?;
         self.totals.add(&report);
+        // It refuses only what no batch is and counts beyond 64 bits.
+        if let Err(error) = self.shapes.add(report.shape, 1) {
+            tracing::warn!("step {} is not recorded: {error}", report.shape);
+        }
         self.run_time += started.elapsed();
         Ok(Some(StepOutcome { report, events }))
     }
@@ -155,6 +162,12 @@ impl Engine {
     #[must_use]
     pub fn totals(&self) -> &StepTotals {
         &self.totals
+    }
+
+    /// Shapes of the steps so far, each with how often it came: what a plan can be fitted to.
+    #[must_use]
+    pub fn recorded_steps(&self) -> &StepHistogram {
+        &self.shapes
     }
 
     /// Wall time of all steps so far.
