@@ -1,4 +1,4 @@
-//! What policies make of a trace at four loads, as in traces.md, sections 2 and 3: fits on the first half of the steps, all
+//! What policies make of a trace at four loads: fits on the first half of the steps, all
 //! numbers on the second. `cargo run --release -p gridpoint-plan --example traffic_table -- FILE [MAX_TOKENS]`
 
 use std::error::Error;

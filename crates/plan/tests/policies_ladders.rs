@@ -27,7 +27,7 @@ fn ascending_tokens(plan: &Plan, of: impl Fn(&&GridPoint) -> bool) -> Vec<u32> {
 
 #[test]
 fn hybrid_has_the_references_counts() {
-    // megatron.md a.9: Megatron-LM PR #6667 at 396 requests.
+    // Megatron-LM PR #6667 at 396 requests.
     for (ceiling, count) in
         [(TokenCeiling::Decodes, 95), (TokenCeiling::Tokens(512), 98), (TokenCeiling::AllPrefills, 145)]
     {
@@ -49,7 +49,7 @@ fn ratio_two_halves() {
     let sizes = |law, largest| ladder(law, GraphCount::Auto, largest, 1, false).expect("a ladder");
     assert_eq!(sizes(LadderLaw::Geometric(Ratio::TWO), 512), sizes(LadderLaw::Exponential, 512));
     assert_eq!(sizes(LadderLaw::Geometric(Ratio::TWO), 396), [396, 198, 99, 50, 25, 13, 7, 4, 2, 1]);
-    // engines.md 7 has 26 sizes for 1.25 and 18 for the square root of 2 up to 512; never padding by more than the ratio
+    // Rounding each term of the series gives 26 sizes for 1.25 and 18 for the square root of 2 up to 512; never padding by more than the ratio
     // takes a few more among the small sizes.
     assert_eq!(sizes(LadderLaw::Geometric(ratio(1.25)), 512).len(), 28);
     assert_eq!(sizes(LadderLaw::Geometric(ratio(std::f64::consts::SQRT_2)), 512).len(), 20);
@@ -74,7 +74,7 @@ fn geometric_ladders_are_cut_from_the_small_end() {
 
 #[test]
 fn axes_have_the_counts_of_the_survey() {
-    // engines.md 7b, points with prefills alone.
+    // Points with prefills alone, counted by an independent program.
     let count = |max_tokens, max_requests, prefills: f64, decode_axis| {
         let limits = Limits { max_requests, max_tokens, max_sequence_length: 1 << 20, ..Limits::default() };
         let policy = Policy {

@@ -1,4 +1,4 @@
-//! Presets against the published default lists (sources beside each test).
+//! Presets against the published default lists; sources beside each test.
 
 use gridpoint_plan::{
     GraphCount, Limits, Match, Matcher, Matching, Plan, PlanError, Policy, Preset, Sizing, StepShape, plan,
@@ -27,7 +27,7 @@ fn range(from: u32, below: u32, step: usize) -> Vec<u32> {
 }
 
 /// Megatron-LM PR #3509 (commit 16b71941e2): the headline of 60 graphs, 9 of them decode-only; upstream's unit test at 80
-/// requests of 20 tokens and 16 graphs (megatron.md a.8).
+/// requests of 20 tokens and 16 graphs.
 #[test]
 fn megatron() {
     let headline = preset("megatron", &limits(396, 16384));

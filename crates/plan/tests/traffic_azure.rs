@@ -1,4 +1,4 @@
-//! The figures of traces.md on the first half of the Azure conversation trace of 2023: policies on the second half of the
+//! Known figures on the first half of the Azure conversation trace of 2023: policies on the second half of the
 //! simulated steps, fits having seen the first.
 
 use gridpoint_plan::traffic::{

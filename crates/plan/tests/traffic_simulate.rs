@@ -15,7 +15,7 @@ fn trace(requests: &[Request]) -> Trace {
     Trace::parse(text.as_bytes(), "t").expect("a trace")
 }
 
-/// The rules of traces.md, said once more in the plainest way: the steps, and how many until the last admission.
+/// The rules of the simulation, said once more in the plainest way: the steps, and how many until the last admission.
 fn plain(requests: &[Request], options: &SimulationOptions, factor: f64, cost: &CostCurve) -> (Vec<StepShape>, usize) {
     struct Active {
         prompt: u32,

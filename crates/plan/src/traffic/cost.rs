@@ -153,7 +153,7 @@ fn interpolate(rows: &[(u32, u64)], tokens: u128) -> u128 {
 
 impl Default for CostCurve {
     /// max(3.8 ms, 22.86 us * tokens): an 8B model on an H200, from 16 GFLOP per token at 700 TFLOP/s and the weights at
-    /// the bandwidth of the memory (traces.md, "Method").
+    /// the bandwidth of the memory.
     fn default() -> Self {
         Self { law: Law::Analytic { floor: 3_800_000_000_000, per_token: 22_860_000_000 }, tile: 1 }
     }

@@ -103,7 +103,7 @@ pub struct Simulation {
     rate_factor: f64,
 }
 
-/// Runs the trace through an engine, first come, first served (traces.md, "Method").
+/// Runs the trace through an engine, first come, first served.
 ///
 /// Every request that runs decodes one token in every step. What is left of the step's tokens goes to prompts: first to the
 /// one that is partly done, of which there is at most one, then to waiting requests in the order of arrival, as long as a
