@@ -147,6 +147,22 @@ pub enum Reason {
         /// The other access, which ran earlier here.
         other: Party,
     },
+    /// Two accesses of global memory, not both reads, by launches of which the later one may begin before the earlier one is complete,
+    /// and that no `griddepcontrol.wait` orders.
+    Overlap {
+        /// What the thread that faulted did.
+        access: Access,
+        /// The address, as in [`Reason::OutOfBounds`].
+        address: u64,
+        /// How many bytes.
+        bytes: u32,
+        /// The other access, which ran earlier here.
+        other: Party,
+        /// The other launch's kernel.
+        kernel: String,
+        /// The other launch is the earlier one.
+        earlier: bool,
+    },
     /// A read of memory that nothing has written.
     Uninitialised {
         /// Which memory.
@@ -247,7 +263,10 @@ pub enum Reason {
         waiting: String,
     },
     /// The block's threads only gave each other turns, for a very long time.
-    Spinning,
+    Spinning {
+        /// Who waits for what, and which blocks are not there to be waited for.
+        waiting: String,
+    },
     /// An instruction got an operand that it does not take.
     InvalidOperand {
         /// Which operand, its value and what would be right.
@@ -310,6 +329,17 @@ impl fmt::Display for Reason {
                 formatter,
                 "race: {access} of {bytes} bytes at {space} address `{address:#x}`, which nothing orders after {other}"
             ),
+            Self::Overlap { access, address, bytes, other, kernel, earlier } => {
+                write!(formatter, "overlap: {access} of {bytes} bytes at global address `{address:#x}` ")?;
+                if *earlier {
+                    write!(
+                        formatter,
+                        "without griddepcontrol.wait after the {other} of kernel `{kernel}`, a launch before it"
+                    )
+                } else {
+                    write!(formatter, "after the {other} of kernel `{kernel}`, a later launch that did not wait for it")
+                }
+            }
             Self::Uninitialised { space, address, bytes, unwritten, nearby } => {
                 write!(
                     formatter,
@@ -345,7 +375,9 @@ impl fmt::Display for Reason {
             Self::Cluster { rule } => write!(formatter, "cluster: {rule}"),
             Self::Warpgroup { rule } => write!(formatter, "warpgroup: {rule}"),
             Self::Deadlock { waiting } => write!(formatter, "deadlock: no thread can run; {waiting}"),
-            Self::Spinning => write!(formatter, "the block's threads wait in loops for something that never happens"),
+            Self::Spinning { waiting } => {
+                write!(formatter, "the block's threads wait in loops for something that never happens; {waiting}")
+            }
             Self::InvalidOperand { detail } => write!(formatter, "invalid operand: {detail}"),
             Self::Contract { words } => write!(formatter, "the kernel reported a broken contract: {words}"),
             Self::RedZone { address, bytes } => {

@@ -5,16 +5,22 @@
 //! make it. (Flanagan and Freund, "FastTrack: Efficient and Precise Dynamic Race Detection", PLDI 2009.)
 //!
 //! After a barrier all its threads know the same of the others, and share one [`Knowledge`]; a thread's own clock is kept beside it.
+//!
+//! Blocks have one numbering over all launches of a chain. Of launches before its own a thread knows nothing until it has waited for
+//! them ([`ThreadClocks::waited`]): `griddepcontrol.launch_dependents` orders nothing (PTX ISA 9.7.13.13). It learns of that wait from
+//! others as of anything else.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+
+use crate::machine::observer::{RunId, Who};
 
 const CLOCK_BITS: u32 = 28;
 const THREAD_BITS: u32 = 10;
 const BLOCK_BITS: u32 = 22;
 const LAST_CLOCK: u32 = (1 << CLOCK_BITS) - 1;
 /// Blocks from this number on count as one.
-const LAST_BLOCK: u64 = (1 << BLOCK_BITS) - 1;
+pub(super) const LAST_BLOCK: u32 = (1 << BLOCK_BITS) - 1;
 const FLAG: u64 = 1 << (CLOCK_BITS + THREAD_BITS + BLOCK_BITS);
 
 /// A moment of a thread, and how memory was touched then. Never zero, and its two highest bits are.
@@ -73,15 +79,41 @@ impl Epoch {
 /// For each thread of a block the clock up to which its actions are known.
 type Clocks = Rc<[u32]>;
 
-/// What is known of the running block and of others.
+/// What is known of the own block and of others.
 #[derive(Clone)]
 pub(super) struct Knowledge {
     own: Clocks,
     others: Option<Rc<BTreeMap<u32, Clocks>>>,
+    /// Blocks from this one up to the first of the own launch are known whole.
+    since: u32,
 }
 
-/// What was released to a place in memory or to a barrier, by block.
-type Published = BTreeMap<u32, Clocks>;
+/// What was released to a place in memory or to a barrier.
+#[derive(Clone, Default)]
+struct Published {
+    /// By block.
+    clocks: BTreeMap<u32, Clocks>,
+    /// For each launch, by its first block: from which block on threads of it have waited for the launches before.
+    waits: BTreeMap<u32, u32>,
+}
+
+impl Published {
+    fn add(&mut self, block: u32, clocks: &Clocks) {
+        self.clocks.entry(block).and_modify(|known| join(known, clocks)).or_insert_with(|| clocks.clone());
+    }
+
+    fn add_wait(&mut self, launch: u32, since: u32) {
+        if since < launch {
+            let known = self.waits.entry(launch).or_insert(since);
+            *known = since.min(*known);
+        }
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        other.clocks.iter().for_each(|(&block, clocks)| self.add(block, clocks));
+        other.waits.iter().for_each(|(&launch, &since)| self.add_wait(launch, since));
+    }
+}
 
 fn join(into: &mut Clocks, from: &Clocks) {
     if Rc::ptr_eq(into, from) {
@@ -104,6 +136,7 @@ impl Knowledge {
 
     fn learn_all(&mut self, mine: u32, other: &Self) {
         join(&mut self.own, &other.own);
+        self.since = self.since.min(other.since);
         match (&self.others, &other.others) {
             (_, None) => {}
             (None, Some(others)) => self.others = Some(others.clone()),
@@ -113,7 +146,7 @@ impl Knowledge {
     }
 }
 
-/// A thread of the running block.
+/// A thread of a resident block.
 struct ThreadClock {
     known: Rc<Knowledge>,
     clock: u32,
@@ -123,152 +156,201 @@ struct ThreadClock {
     unfenced: Option<Published>,
 }
 
-/// Where something is released to: an address with the scope's block, or a token of the running block.
+/// Where something is released to: an address, with the scope's block and the block whose shared memory it is; or a token of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Target {
-    Memory { address: usize, shared: bool, block: Option<u32> },
-    Token(u64),
+pub(super) enum Target {
+    /// Global memory.
+    Global { address: usize, scope: Option<RunId> },
+    /// Shared memory of a block.
+    Shared { address: usize, home: RunId, scope: Option<RunId> },
+    /// A block's token.
+    Token { home: RunId, token: u64 },
 }
 
-/// The clocks of the running block's threads, and what was released in the launch.
-pub(super) struct ThreadClocks {
+impl Target {
+    /// Whether it is gone when a block ends.
+    fn belongs_to(self, run: RunId) -> bool {
+        match self {
+            Self::Global { scope, .. } => scope == Some(run),
+            Self::Shared { home, scope, .. } => home == run || scope == Some(run),
+            Self::Token { home, .. } => home == run,
+        }
+    }
+}
+
+/// A resident block: its number, the first block of its launch, its threads.
+struct Run {
     block: u32,
+    launch: u32,
     threads: Vec<ThreadClock>,
+}
+
+/// The clocks of the resident blocks' threads, and what was released in the chain.
+#[derive(Default)]
+pub(super) struct ThreadClocks {
+    runs: Vec<Run>,
     published: HashMap<Target, Published>,
 }
 
 impl ThreadClocks {
-    pub(super) fn new() -> Self {
-        Self { block: 0, threads: Vec::new(), published: HashMap::new() }
-    }
-
-    /// Block `block` of `threads` threads begins: its threads know nothing of one another nor of other blocks.
-    pub(super) fn begin_block(&mut self, block: u64, threads: u32) {
-        self.block = block.min(LAST_BLOCK) as u32;
-        let known = Rc::new(Knowledge { own: vec![0; threads as usize].into(), others: None });
-        self.threads.clear();
-        self.threads.resize_with(threads as usize, || ThreadClock {
+    /// Block `block` of `threads` threads begins, of the launch whose first block is `launch`: its threads know nothing of one another nor
+    /// of other blocks.
+    pub(super) fn begin_block(&mut self, run: RunId, block: u32, launch: u32, threads: u32) {
+        let known = Rc::new(Knowledge { own: vec![0; threads as usize].into(), others: None, since: launch });
+        let index = run.0 as usize;
+        while self.runs.len() <= index {
+            self.runs.push(Run { block: 0, launch: 0, threads: Vec::new() });
+        }
+        let run = &mut self.runs[index];
+        (run.block, run.launch) = (block.min(LAST_BLOCK), launch);
+        run.threads.clear();
+        run.threads.resize_with(threads as usize, || ThreadClock {
             known: known.clone(),
             clock: 1,
             fenced: None,
             unfenced: None,
         });
-        self.published.retain(|target, _| matches!(target, Target::Memory { shared: false, block: None, .. }));
     }
 
-    /// `thread` now.
+    /// A block has ended: what was released inside it is gone.
+    pub(super) fn end_block(&mut self, run: RunId) {
+        self.published.retain(|target, _| !target.belongs_to(run));
+    }
+
+    fn thread(&self, who: Who) -> &ThreadClock {
+        &self.runs[who.run.0 as usize].threads[who.thread as usize]
+    }
+
+    fn thread_mut(&mut self, who: Who) -> &mut ThreadClock {
+        &mut self.runs[who.run.0 as usize].threads[who.thread as usize]
+    }
+
+    /// `who` now.
     #[inline]
-    pub(super) fn now(&self, thread: u32) -> Epoch {
-        Epoch::new(self.block, thread, self.threads[thread as usize].clock)
+    pub(super) fn now(&self, who: Who) -> Epoch {
+        let run = &self.runs[who.run.0 as usize];
+        Epoch::new(run.block, who.thread, run.threads[who.thread as usize].clock)
     }
 
-    /// What `thread` knows.
+    /// What `who` knows.
     #[inline]
-    pub(super) fn view(&self, thread: u32) -> View<'_> {
-        View { block: self.block, thread, known: &self.threads[thread as usize].known }
+    pub(super) fn view(&self, who: Who) -> View<'_> {
+        let Run { block, launch, threads } = &self.runs[who.run.0 as usize];
+        View {
+            block: *block,
+            thread: who.thread,
+            threads: threads.len(),
+            launch: *launch,
+            known: &threads[who.thread as usize].known,
+        }
     }
 
-    fn step(&mut self, thread: u32) {
-        let clock = &mut self.threads[thread as usize].clock;
+    fn step(&mut self, who: Who) {
+        let clock = &mut self.thread_mut(who).clock;
         *clock = (*clock + 1).min(LAST_CLOCK);
     }
 
     /// Each of `threads` learns what all of them did.
-    pub(super) fn barrier(&mut self, threads: &mut dyn Iterator<Item = u32>) {
+    pub(super) fn barrier(&mut self, run: RunId, threads: &mut dyn Iterator<Item = u32>) {
         let members: Vec<u32> = threads.collect();
         let Some(&first) = members.first() else { return };
-        let mut known = Knowledge::clone(&self.threads[first as usize].known);
-        let mut last = Rc::as_ptr(&self.threads[first as usize].known);
+        let Run { block, threads, .. } = &mut self.runs[run.0 as usize];
+        let mut known = Knowledge::clone(&threads[first as usize].known);
+        let mut last = Rc::as_ptr(&threads[first as usize].known);
         for &member in &members[1..] {
-            let other = &self.threads[member as usize].known;
+            let other = &threads[member as usize].known;
             if Rc::as_ptr(other) != last {
                 last = Rc::as_ptr(other);
-                known.learn_all(self.block, other);
+                known.learn_all(*block, other);
             }
         }
         let clocks = Rc::make_mut(&mut known.own);
         for &member in &members {
-            clocks[member as usize] = self.threads[member as usize].clock;
+            clocks[member as usize] = threads[member as usize].clock;
         }
         let known = Rc::new(known);
         for &member in &members {
-            self.threads[member as usize].known = known.clone();
-            self.step(member);
+            let thread = &mut threads[member as usize];
+            thread.known = known.clone();
+            thread.clock = (thread.clock + 1).min(LAST_CLOCK);
         }
     }
 
-    fn publish(&mut self, target: Target, known: &Knowledge, thread: u32, clock: u32) {
+    /// `who` has waited for the launches before its own: their blocks from `since` on are known.
+    pub(super) fn waited(&mut self, who: Who, since: u32) {
+        let known = &mut self.thread_mut(who).known;
+        if known.since > since {
+            Rc::make_mut(known).since = since;
+        }
+    }
+
+    fn publish(&mut self, target: Target, known: &Knowledge, who: Who, clock: u32) {
         let mut own = known.own.clone();
-        let entry = &mut Rc::make_mut(&mut own)[thread as usize];
+        let entry = &mut Rc::make_mut(&mut own)[who.thread as usize];
         *entry = clock.max(*entry);
+        let Run { block, launch, .. } = self.runs[who.run.0 as usize];
         let published = self.published.entry(target).or_default();
-        let mut add = |block: u32, clocks: &Clocks| {
-            published.entry(block).and_modify(|known| join(known, clocks)).or_insert_with(|| clocks.clone());
-        };
-        add(self.block, &own);
-        known.others.iter().flat_map(|others| others.iter()).for_each(|(&block, clocks)| add(block, clocks));
+        published.add(block, &own);
+        known.others.iter().flat_map(|others| others.iter()).for_each(|(&block, clocks)| published.add(block, clocks));
+        published.add_wait(launch, known.since);
     }
 
-    fn learn(&mut self, thread: u32, published: &Published) {
-        let known = Rc::make_mut(&mut self.threads[thread as usize].known);
-        for (&block, clocks) in published {
-            known.learn(block, self.block, clocks);
+    fn learn(&mut self, who: Who, published: &Published) {
+        let Run { block: mine, launch, threads } = &mut self.runs[who.run.0 as usize];
+        let known = Rc::make_mut(&mut threads[who.thread as usize].known);
+        for (&block, clocks) in &published.clocks {
+            known.learn(block, *mine, clocks);
+        }
+        if let Some(&since) = published.waits.get(launch) {
+            known.since = known.since.min(since);
         }
     }
 
-    fn release_to(&mut self, thread: u32, target: Target) {
-        let known = self.threads[thread as usize].known.clone();
-        self.publish(target, &known, thread, self.threads[thread as usize].clock);
-        self.step(thread);
+    /// What `who` did is known to whoever acquires `target` later.
+    pub(super) fn release(&mut self, who: Who, target: Target) {
+        let ThreadClock { known, clock, .. } = self.thread(who);
+        let (known, clock) = (known.clone(), *clock);
+        self.publish(target, &known, who, clock);
+        self.step(who);
     }
 
-    fn acquire_from(&mut self, thread: u32, target: Target) {
+    /// `who` learns what was released to `target`.
+    pub(super) fn acquire(&mut self, who: Who, target: Target) {
         if let Some(published) = self.published.get(&target).cloned() {
-            self.learn(thread, &published);
+            self.learn(who, &published);
         }
     }
 
     /// An atomic read-modify-write: with `ordered` it is acquire and release; a relaxed one is where fences of its thread stand on the
     /// proper side of it (PTX ISA 8.7, release and acquire patterns).
-    pub(super) fn atomic(&mut self, thread: u32, (address, shared): (usize, bool), block_scope: bool, ordered: bool) {
-        let target = Target::Memory { address, shared, block: block_scope.then_some(self.block) };
+    pub(super) fn atomic(&mut self, who: Who, target: Target, block_scope: bool, ordered: bool) {
         if ordered {
-            self.acquire_from(thread, target);
-            self.release_to(thread, target);
+            self.acquire(who, target);
+            self.release(who, target);
             return;
         }
         if let Some(published) = self.published.get(&target) {
-            let unfenced = self.threads[thread as usize].unfenced.get_or_insert_default();
-            for (&block, clocks) in published {
-                unfenced.entry(block).and_modify(|known| join(known, clocks)).or_insert_with(|| clocks.clone());
-            }
+            self.runs[who.run.0 as usize].threads[who.thread as usize]
+                .unfenced
+                .get_or_insert_default()
+                .add_all(published);
         }
-        match self.threads[thread as usize].fenced.clone() {
+        match self.thread(who).fenced.clone() {
             Some((known, clock, block_fence)) if block_scope || !block_fence => {
-                self.publish(target, &known, thread, clock);
+                self.publish(target, &known, who, clock);
             }
             _ => {}
         }
     }
 
     /// `fence.acq_rel`.
-    pub(super) fn fence(&mut self, thread: u32, block_scope: bool) {
-        if let Some(unfenced) = self.threads[thread as usize].unfenced.take() {
-            self.learn(thread, &unfenced);
+    pub(super) fn fence(&mut self, who: Who, block_scope: bool) {
+        if let Some(unfenced) = self.thread_mut(who).unfenced.take() {
+            self.learn(who, &unfenced);
         }
-        let state = &mut self.threads[thread as usize];
+        let state = self.thread_mut(who);
         state.fenced = Some((state.known.clone(), state.clock, block_scope));
-        self.step(thread);
-    }
-
-    /// What `thread` did is known to whoever acquires `token` later in this block.
-    pub(super) fn release(&mut self, thread: u32, token: u64) {
-        self.release_to(thread, Target::Token(token));
-    }
-
-    /// `thread` learns what was released to `token`.
-    pub(super) fn acquire(&mut self, thread: u32, token: u64) {
-        self.acquire_from(thread, Target::Token(token));
+        self.step(who);
     }
 }
 
@@ -277,6 +359,10 @@ impl ThreadClocks {
 pub(super) struct View<'a> {
     pub(super) block: u32,
     pub(super) thread: u32,
+    /// Threads of its block.
+    pub(super) threads: usize,
+    /// The first block of its launch.
+    pub(super) launch: u32,
     known: &'a Knowledge,
 }
 
@@ -284,11 +370,15 @@ impl View<'_> {
     /// Whether `epoch` is before what the thread does now.
     #[inline]
     pub(super) fn knows(&self, epoch: Epoch) -> bool {
-        if epoch.block() == self.block {
+        let block = epoch.block();
+        if block == self.block {
             let thread = epoch.thread();
             return thread == self.thread || self.known.own[thread as usize] >= epoch.clock();
         }
-        let clocks = self.known.others.as_ref().and_then(|others| others.get(&epoch.block()));
+        if block < self.launch && block >= self.known.since {
+            return true;
+        }
+        let clocks = self.known.others.as_ref().and_then(|others| others.get(&block));
         clocks.is_some_and(|clocks| clocks[epoch.thread() as usize] >= epoch.clock())
     }
 }

@@ -32,9 +32,9 @@ impl Readers {
         readers
     }
 
-    /// Whether any of them is an atomic instruction.
-    pub(super) fn has_atomics(&self) -> bool {
-        self.listed().any(|epoch| epoch.has(Epoch::SPECIAL)) || self.dense(true).next().is_some()
+    /// Those that are atomic instructions.
+    pub(super) fn atomics(&self) -> impl Iterator<Item = Epoch> + '_ {
+        self.listed().filter(|epoch| epoch.has(Epoch::SPECIAL)).chain(self.dense(true))
     }
 
     fn listed(&self) -> impl Iterator<Item = Epoch> + '_ {
@@ -70,7 +70,8 @@ impl Readers {
     }
 
     /// Takes in a reader; the answer is one that it must not meet.
-    pub(super) fn add(&mut self, me: Epoch, view: View<'_>, threads: usize) -> Option<Epoch> {
+    pub(super) fn add(&mut self, me: Epoch, view: View<'_>) -> Option<Epoch> {
+        let threads = view.threads;
         if let Some(found) = self.listed().find(|&epoch| conflicts(epoch, me) && !view.knows(epoch)) {
             return Some(found);
         }

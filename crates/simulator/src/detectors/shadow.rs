@@ -58,25 +58,18 @@ pub(super) struct Pools {
     free_sets: Vec<usize>,
     splits: Vec<[Word; WORD_BYTES]>,
     free_splits: Vec<usize>,
-    threads: usize,
     /// Whether a read of what nothing wrote is a conflict.
     unwritten: bool,
 }
 
 impl Pools {
-    /// Pools for the words of a new launch, or of a new block's shared memory.
-    pub(super) fn begin(&mut self, threads: u32, unwritten: bool) {
+    /// Pools for the words of a new chain of launches, or of a new block's shared memory.
+    pub(super) fn begin(&mut self, unwritten: bool) {
         self.sets.clear();
         self.free_sets.clear();
         self.splits.clear();
         self.free_splits.clear();
-        self.next_block(threads);
         self.unwritten = unwritten;
-    }
-
-    /// Blocks of so many threads.
-    pub(super) fn next_block(&mut self, threads: u32) {
-        self.threads = threads as usize;
     }
 
     fn new_set(&mut self, readers: Readers) -> u64 {
@@ -205,8 +198,7 @@ impl Pools {
             word.readers = self.new_set(Readers::two(epoch, me));
             return Ok(());
         }
-        let threads = self.threads;
-        match self.sets[(word.readers & !INDIRECT) as usize].add(me, view, threads) {
+        match self.sets[(word.readers & !INDIRECT) as usize].add(me, view) {
             None => Ok(()),
             Some(epoch) => Err(Conflict::Race(epoch, kind(epoch))),
         }
@@ -220,16 +212,20 @@ impl Pools {
         }
     }
 
-    /// Whether anything wrote `word`, plainly or atomically.
-    pub(super) fn written(&self, word: Word) -> bool {
-        if word.write != 0 {
+    /// Whether a block from `first` on has changed `word`, plainly or atomically.
+    pub(super) fn changed_since(&self, word: Word, first: u32) -> bool {
+        if word.write & INDIRECT != 0 {
+            let bytes = self.splits[(word.write & !INDIRECT) as usize];
+            return bytes.into_iter().any(|byte| self.changed_since(byte, first));
+        }
+        if word.write != 0 && Epoch::from_bits(word.write).block() >= first {
             return true;
         }
         if word.readers & INDIRECT == 0 {
-            return word.readers != 0 && Epoch::from_bits(word.readers).has(Epoch::SPECIAL);
+            let reader = Epoch::from_bits(word.readers);
+            return word.readers != 0 && reader.has(Epoch::SPECIAL) && reader.block() >= first;
         }
-        let readers = &self.sets[(word.readers & !INDIRECT) as usize];
-        readers.has_atomics()
+        self.sets[(word.readers & !INDIRECT) as usize].atomics().any(|epoch| epoch.block() >= first)
     }
 
     /// Who wrote `word` last, as far as it is one.

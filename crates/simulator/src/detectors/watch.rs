@@ -1,15 +1,15 @@
-//! The observer of one launch: all detectors together.
+//! The observer of a chain of launches: all detectors together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::clock::{Epoch, ThreadClocks};
+use super::clock::{Epoch, LAST_BLOCK, Target, ThreadClocks};
 use super::copies::CopyLists;
 use super::shadow::{Conflict, How, Pools, WORD_BYTES, Word, words};
 use crate::fault::{Access, Nearby, Party, Reason, Space};
 use crate::initialised::Initialised;
 use crate::machine::LaunchDescription;
-use crate::machine::observer::{CopyPlace, Observer, Place, Strength, Touch, Verdict};
+use crate::machine::observer::{CopyPlace, Launch, Observer, Place, RunId, Strength, Touch, Verdict, Who};
 use crate::machine::{SHARED_BASE, WARP_THREADS};
 use crate::memory::{Range, Snapshot};
 
@@ -18,10 +18,10 @@ const PAGE_BYTES: usize = PAGE_WORDS * WORD_BYTES;
 const RECENT: usize = 64;
 const RECENT_RANGES: usize = 8;
 
-/// Words of global memory that the launch has touched, and which of them it reads as non-coherent.
+/// Words of global memory that the chain has touched, and which launch last read each of them as non-coherent, plus one.
 struct Page {
     words: Box<[Word]>,
-    non_coherent: [u64; PAGE_WORDS / 64],
+    non_coherent: Box<[u16]>,
 }
 
 /// The pages of global memory, by number.
@@ -38,7 +38,7 @@ impl Pages {
         if recent.0 != number {
             let index = *self.index.entry(number).or_insert_with(|| {
                 let words = vec![Word::default(); PAGE_WORDS].into_boxed_slice();
-                self.all.push(Page { words, non_coherent: [0; PAGE_WORDS / 64] });
+                self.all.push(Page { words, non_coherent: vec![0; PAGE_WORDS].into_boxed_slice() });
                 self.all.len() - 1
             });
             *recent = (number, index);
@@ -47,40 +47,56 @@ impl Pages {
     }
 }
 
-/// The observer.
-struct Watch {
-    grid: [u32; 3],
-    block: [u32; 3],
-    threads: u32,
-    shared_bytes: usize,
-    uninitialised: bool,
-    clocks: ThreadClocks,
+/// A launch of the chain.
+struct Watched {
+    launch: Launch,
+    /// Its first block, in the numbering of the chain.
+    first: u32,
+    /// Where a thread of it has waited for the launches before: from which block on everything is known then. A launch that never waits
+    /// says nothing of those before it, since it may complete while they run.
+    waited: Option<u32>,
+    /// Blocks from this one on may run at the same time as it: those of launches that were not complete when it could begin.
+    overlaps: u32,
+    /// A block of it let the next launch begin before it had waited itself.
+    hasty: bool,
+}
+
+/// A resident block.
+#[derive(Default)]
+struct Run {
+    launch: usize,
+    /// A thread of it has waited for the launches before.
+    waited: bool,
+    /// It has let dependent launches begin.
+    triggered: bool,
     copies: CopyLists,
     shared: Vec<Word>,
-    shared_pools: Pools,
+    pools: Pools,
+}
+
+/// The observer.
+struct Watch {
+    uninitialised: bool,
+    launches: Vec<Watched>,
+    clocks: ThreadClocks,
+    runs: Vec<Run>,
+    free_runs: Vec<RunId>,
     pages: Pages,
     global_pools: Pools,
     snapshot: Arc<Snapshot>,
     ranges: Vec<(Range, Arc<Initialised>)>,
 }
 
-/// The observer of a launch.
+/// The observer of a chain whose first launch this is.
 pub(super) fn make(launch: &LaunchDescription<'_>) -> Box<dyn Observer> {
-    let threads = launch.block.iter().product::<u32>().next_multiple_of(WARP_THREADS);
-    let mut global_pools = Pools::default();
-    global_pools.begin(threads, false);
     Box::new(Watch {
-        grid: launch.grid,
-        block: launch.block,
-        threads,
-        shared_bytes: launch.shared_bytes as usize,
         uninitialised: launch.detectors.uninitialised(),
-        clocks: ThreadClocks::new(),
-        copies: CopyLists::default(),
-        shared: Vec::new(),
-        shared_pools: Pools::default(),
+        launches: Vec::new(),
+        clocks: ThreadClocks::default(),
+        runs: Vec::new(),
+        free_runs: Vec::new(),
         pages: Pages { all: Vec::new(), index: HashMap::new(), recent: [(usize::MAX, 0); RECENT] },
-        global_pools,
+        global_pools: Pools::default(),
         snapshot: launch.memory.clone(),
         ranges: Vec::new(),
     })
@@ -92,17 +108,39 @@ fn index_of(linear: u32, extent: [u32; 3]) -> [u32; 3] {
 }
 
 impl Watch {
+    /// The launch of a block.
+    fn launch_of(&self, block: u32) -> &Watched {
+        let behind = self.launches.partition_point(|launch| launch.first <= block);
+        &self.launches[behind.saturating_sub(1)]
+    }
+
     fn party(&self, epoch: Epoch, access: Access) -> Party {
-        Party { block: index_of(epoch.block(), self.grid), thread: index_of(epoch.thread(), self.block), access }
+        let Watched { launch, first, .. } = self.launch_of(epoch.block());
+        Party {
+            block: index_of(epoch.block() - first, launch.grid),
+            thread: index_of(epoch.thread(), launch.block),
+            access,
+        }
+    }
+
+    /// What is wrong where nothing orders an access after one of `epoch`.
+    fn race(&self, who: Who, place: Place, access: Access, epoch: Epoch, other: Access) -> Reason {
+        let (space, address, bytes) = (place.space, place.address as u64, place.bytes as u32);
+        let other = self.party(epoch, other);
+        let mine = &self.launches[self.runs[who.run.0 as usize].launch];
+        let theirs = self.launch_of(epoch.block());
+        if theirs.first == mine.first {
+            return Reason::Race { space, access, address, bytes, other };
+        }
+        let kernel = theirs.launch.kernel.clone();
+        Reason::Overlap { access, address, bytes, other, kernel, earlier: theirs.first < mine.first }
     }
 
     #[cold]
-    fn report(&self, conflict: &Conflict, place: Place, at: usize, access: Access) -> Box<Reason> {
+    fn report(&self, who: Who, conflict: &Conflict, place: Place, at: usize, access: Access) -> Box<Reason> {
         let (space, address, bytes) = (place.space, place.address as u64, place.bytes as u32);
         Box::new(match *conflict {
-            Conflict::Race(epoch, other) => {
-                Reason::Race { space, access, address, bytes, other: self.party(epoch, other) }
-            }
+            Conflict::Race(epoch, other) => self.race(who, place, access, epoch, other),
             Conflict::UnderWay(epoch) => {
                 Reason::CopyUnderWay { access, address, bytes, other: self.party(epoch, Access::Copy) }
             }
@@ -117,15 +155,16 @@ impl Watch {
         })
     }
 
-    /// `me`, who is `thread`, touches a checked place.
-    fn touch(&mut self, thread: u32, me: Epoch, place: Place, how: How, access: Access) -> Verdict {
-        let view = self.clocks.view(thread);
+    /// `who`, who is `me` now, touches a checked place.
+    fn touch(&mut self, who: Who, me: Epoch, place: Place, how: How, access: Access) -> Verdict {
+        let view = self.clocks.view(who);
         let conflict = match place.space {
             Space::Shared => {
                 let first = place.address - SHARED_BASE as usize;
+                let Run { shared, pools, .. } = &mut self.runs[place.home.0 as usize];
                 words(first, place.bytes).find_map(|(offset, mask)| {
-                    let word = &mut self.shared[offset / WORD_BYTES];
-                    let answer = self.shared_pools.touch(word, mask, me, view, how);
+                    let word = &mut shared[offset / WORD_BYTES];
+                    let answer = pools.touch(word, mask, me, view, how);
                     answer.err().map(|conflict| (offset + SHARED_BASE as usize, conflict))
                 })
             }
@@ -140,7 +179,7 @@ impl Watch {
                 })
             }
         };
-        conflict.map_or(Ok(()), |(at, conflict)| Err(self.report(&conflict, place, at, access)))
+        conflict.map_or(Ok(()), |(at, conflict)| Err(self.report(who, &conflict, place, at, access)))
     }
 
     /// What is tracked of the allocation that holds a checked place.
@@ -159,14 +198,14 @@ impl Watch {
     }
 
     /// A read of global memory that nothing has written is a fault.
-    fn needs_written(&mut self, place: Place) -> Verdict {
+    fn needs_written(&mut self, who: Who, place: Place) -> Verdict {
         if !self.uninitialised {
             return Ok(());
         }
         let unset = self.tracked(place).and_then(|(initialised, first)| {
             initialised.first_unset(first, place.bytes).map(|unset| place.address + unset - first)
         });
-        unset.map_or(Ok(()), |at| Err(self.report(&Conflict::Unwritten, place, at, Access::Read)))
+        unset.map_or(Ok(()), |at| Err(self.report(who, &Conflict::Unwritten, place, at, Access::Read)))
     }
 
     fn mark_written(&mut self, place: Place) {
@@ -175,19 +214,22 @@ impl Watch {
         }
     }
 
-    /// Marks of non-coherent reads: set by those, forbidden to writes, which they must not follow.
-    fn coherence(&mut self, place: Place, touch: Touch) -> Verdict {
+    /// Marks of non-coherent reads: set by those, forbidden to the same launch's writes. What is read so may not have been written by a
+    /// launch that could still run when this one began.
+    fn coherence(&mut self, who: Who, place: Place, touch: Touch) -> Verdict {
         let access = if touch == Touch::Write { Access::Write } else { Access::Read };
+        let launch = self.runs[who.run.0 as usize].launch;
+        let mark = u16::try_from(launch + 1).unwrap_or(u16::MAX);
+        let overlaps = self.launches[launch].overlaps;
         for (address, _) in words(place.address, place.bytes) {
             let page = self.pages.find(address);
             let page = &mut self.pages.all[page];
             let index = address % PAGE_BYTES / WORD_BYTES;
-            let marks = &mut page.non_coherent[index / 64];
             let bad = match touch {
-                Touch::Write => *marks >> (index % 64) & 1 != 0,
+                Touch::Write => page.non_coherent[index] == mark,
                 _ => {
-                    *marks |= 1 << (index % 64);
-                    self.global_pools.written(page.words[index])
+                    page.non_coherent[index] = mark;
+                    self.global_pools.changed_since(page.words[index], overlaps)
                 }
             };
             if bad {
@@ -200,82 +242,141 @@ impl Watch {
 }
 
 impl Observer for Watch {
-    fn begin_block(&mut self, block: u64) {
-        self.clocks.begin_block(block, self.threads);
-        self.copies.begin_block(self.threads);
-        self.shared.clear();
-        self.shared.resize(self.shared_bytes.div_ceil(WORD_BYTES), Word::default());
-        self.shared_pools.begin(self.threads, self.uninitialised);
+    fn begin_launch(&mut self, launch: &Launch) {
+        let blocks: u64 =
+            self.launches.last().map_or(0, |last| last.launch.grid.iter().map(|&n| u64::from(n)).product());
+        let first = self.launches.last().map_or(0, |last| u64::from(last.first) + blocks).min(LAST_BLOCK.into());
+        let first = first as u32;
+        let overlaps = match self.launches.last() {
+            Some(before) => {
+                if before.hasty {
+                    before.overlaps
+                } else {
+                    before.first
+                }
+            }
+            None => first,
+        };
+        self.launches.push(Watched { launch: launch.clone(), first, waited: None, overlaps, hasty: false });
     }
 
-    fn access(&mut self, thread: u32, place: Place, touch: Touch) -> Verdict {
-        let me = self.clocks.now(thread);
+    fn begin_block(&mut self, launch: usize, block: u64) -> RunId {
+        let run = self.free_runs.pop().unwrap_or_else(|| {
+            self.runs.push(Run::default());
+            RunId(self.runs.len() as u32 - 1)
+        });
+        let Watched { launch: description, first, .. } = &self.launches[launch];
+        let threads = description.block.iter().product::<u32>().next_multiple_of(WARP_THREADS);
+        let state = &mut self.runs[run.0 as usize];
+        (state.launch, state.waited, state.triggered) = (launch, false, false);
+        state.copies.begin_block(threads);
+        state.shared.clear();
+        state.shared.resize((description.shared_bytes as usize).div_ceil(WORD_BYTES), Word::default());
+        state.pools.begin(self.uninitialised);
+        let block = (u64::from(*first) + block).min(LAST_BLOCK.into()) as u32;
+        self.clocks.begin_block(run, block, *first, threads);
+        run
+    }
+
+    fn end_block(&mut self, run: RunId) {
+        let Run { launch, waited, triggered, .. } = self.runs[run.0 as usize];
+        self.launches[launch].hasty |= !waited && !triggered;
+        self.clocks.end_block(run);
+        self.free_runs.push(run);
+    }
+
+    fn dependents_launched(&mut self, who: Who) {
+        let run = &mut self.runs[who.run.0 as usize];
+        if !run.triggered {
+            run.triggered = true;
+            self.launches[run.launch].hasty |= !run.waited;
+        }
+    }
+
+    fn dependency_waited(&mut self, who: Who) {
+        let run = &mut self.runs[who.run.0 as usize];
+        run.waited = true;
+        let launch = run.launch;
+        let Some(before) = launch.checked_sub(1) else { return };
+        let since = self.launches[before].waited.unwrap_or(self.launches[before].first);
+        self.launches[launch].waited = Some(since);
+        self.clocks.waited(who, since);
+    }
+
+    fn access(&mut self, who: Who, place: Place, touch: Touch) -> Verdict {
+        let me = self.clocks.now(who);
         if place.space == Space::Shared {
             return match touch {
-                Touch::Write => self.touch(thread, me, place, How::Write, Access::Write),
-                Touch::Read | Touch::NonCoherent => self.touch(thread, me, place, How::Read, Access::Read),
+                Touch::Write => self.touch(who, me, place, How::Write, Access::Write),
+                Touch::Read | Touch::NonCoherent => self.touch(who, me, place, How::Read, Access::Read),
             };
         }
         match touch {
             Touch::Write => {
-                self.touch(thread, me, place, How::Write, Access::Write)?;
-                self.coherence(place, touch)?;
+                self.touch(who, me, place, How::Write, Access::Write)?;
+                self.coherence(who, place, touch)?;
                 self.mark_written(place);
                 Ok(())
             }
             Touch::Read => {
-                self.needs_written(place)?;
-                self.touch(thread, me, place, How::Read, Access::Read)
+                self.needs_written(who, place)?;
+                self.touch(who, me, place, How::Read, Access::Read)
             }
             Touch::NonCoherent => {
-                self.needs_written(place)?;
-                self.touch(thread, me, place, How::Read, Access::Read)?;
-                self.coherence(place, touch)
+                self.needs_written(who, place)?;
+                self.touch(who, me, place, How::Read, Access::Read)?;
+                self.coherence(who, place, touch)
             }
         }
     }
 
-    fn atomic(&mut self, thread: u32, place: Place, strength: Strength) -> Verdict {
+    fn atomic(&mut self, who: Who, place: Place, strength: Strength) -> Verdict {
         if place.space == Space::Global {
-            self.needs_written(place)?;
-            self.coherence(place, Touch::Write)?;
+            self.needs_written(who, place)?;
+            self.coherence(who, place, Touch::Write)?;
         }
-        let scope = if strength.block_scope { Epoch::BLOCK_SCOPE } else { 0 };
-        let me = self.clocks.now(thread).with(Epoch::SPECIAL | scope);
+        let flags = if strength.block_scope { Epoch::BLOCK_SCOPE } else { 0 };
+        let me = self.clocks.now(who).with(Epoch::SPECIAL | flags);
         // What the atomic learns from earlier ones counts for what comes after it, not for itself.
-        self.touch(thread, me, place, How::Atomic, Access::Atomic)?;
-        let at = (place.address, place.space == Space::Shared);
-        self.clocks.atomic(thread, at, strength.block_scope, strength.ordered);
+        self.touch(who, me, place, How::Atomic, Access::Atomic)?;
+        let (address, scope) = (place.address, strength.block_scope.then_some(who.run));
+        let target = match place.space {
+            Space::Global => Target::Global { address, scope },
+            Space::Shared => Target::Shared { address, home: place.home, scope },
+        };
+        self.clocks.atomic(who, target, strength.block_scope, strength.ordered);
         Ok(())
     }
 
-    fn fence(&mut self, thread: u32, block_scope: bool) {
-        self.clocks.fence(thread, block_scope);
+    fn fence(&mut self, who: Who, block_scope: bool) {
+        self.clocks.fence(who, block_scope);
     }
 
-    fn barrier(&mut self, threads: &mut dyn Iterator<Item = u32>) {
-        self.clocks.barrier(threads);
+    fn barrier(&mut self, run: RunId, threads: &mut dyn Iterator<Item = u32>) {
+        self.clocks.barrier(run, threads);
     }
 
-    fn copy_issued(&mut self, thread: u32, copy: CopyPlace) -> Verdict {
-        let me = self.clocks.now(thread);
+    fn copy_issued(&mut self, who: Who, copy: CopyPlace) -> Verdict {
+        let me = self.clocks.now(who);
         if copy.source_bytes != 0 {
-            let source = Place { space: Space::Global, address: copy.source, bytes: copy.source_bytes as usize };
-            self.access(thread, source, Touch::Read)?;
+            let bytes = copy.source_bytes as usize;
+            let source = Place { space: Space::Global, home: who.run, address: copy.source, bytes };
+            self.access(who, source, Touch::Read)?;
         }
-        let target = Place { space: Space::Shared, address: copy.target as usize, bytes: copy.bytes as usize };
-        self.touch(thread, me, target, How::Copy, Access::Copy)?;
-        self.copies.issued(thread, copy);
+        let (address, bytes) = (copy.target as usize, copy.bytes as usize);
+        let target = Place { space: Space::Shared, home: who.run, address, bytes };
+        self.touch(who, me, target, How::Copy, Access::Copy)?;
+        self.runs[who.run.0 as usize].copies.issued(who.thread, copy);
         Ok(())
     }
 
-    fn copy_committed(&mut self, thread: u32) {
-        self.copies.committed(thread);
+    fn copy_committed(&mut self, who: Who) {
+        self.runs[who.run.0 as usize].copies.committed(who.thread);
     }
 
-    fn copy_waited(&mut self, thread: u32, pending: u32) -> Verdict {
-        let me = self.clocks.now(thread);
-        while let Some(landed) = self.copies.landed(thread, pending) {
+    fn copy_waited(&mut self, who: Who, pending: u32) -> Verdict {
+        let me = self.clocks.now(who);
+        while let Some(landed) = self.runs[who.run.0 as usize].copies.landed(who.thread, pending) {
             for copy in landed {
                 if !copy.source_is_unchanged() {
                     let (address, bytes) = (copy.place.source, copy.place.source_bytes);
@@ -285,19 +386,20 @@ impl Observer for Watch {
                     return Err(Box::new(Reason::SourceChanged { address: address as u64, bytes, other }));
                 }
                 let first = (copy.place.target - SHARED_BASE) as usize;
+                let Run { shared, pools, .. } = &mut self.runs[who.run.0 as usize];
                 for (offset, _) in words(first, copy.place.bytes as usize) {
-                    self.shared_pools.land(&mut self.shared[offset / WORD_BYTES], me);
+                    pools.land(&mut shared[offset / WORD_BYTES], me);
                 }
             }
         }
         Ok(())
     }
 
-    fn release(&mut self, thread: u32, token: u64) {
-        self.clocks.release(thread, token);
+    fn release(&mut self, who: Who, home: RunId, token: u64) {
+        self.clocks.release(who, Target::Token { home, token });
     }
 
-    fn acquire(&mut self, thread: u32, token: u64) {
-        self.clocks.acquire(thread, token);
+    fn acquire(&mut self, who: Who, home: RunId, token: u64) {
+        self.clocks.acquire(who, Target::Token { home, token });
     }
 }

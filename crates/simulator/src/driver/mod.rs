@@ -68,8 +68,10 @@ use state::State;
 pub struct Options {
     /// Bytes of device memory.
     pub memory_bytes: u64,
-    /// Streaming multiprocessors.
+    /// Streaming multiprocessors. Under a seed the blocks of a launch are dealt out to them.
     pub multiprocessors: u32,
+    /// Blocks that a multiprocessor has resident at a time under a seed or detectors: they take turns.
+    pub resident_blocks: u32,
     /// Seed of the schedules of threads, of streams and of graph nodes; none for round-robin threads and streams that run as late as
     /// the rules allow.
     pub seed: Option<u64>,
@@ -80,11 +82,12 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 8 GiB, 4 multiprocessors, round-robin, red zones checked.
+    /// 8 GiB, 4 multiprocessors of 4 blocks, round-robin, red zones checked.
     fn default() -> Self {
         Self {
             memory_bytes: 8 << 30,
             multiprocessors: 4,
+            resident_blocks: 4,
             seed: None,
             check_red_zones: true,
             detectors: Detectors::NONE,

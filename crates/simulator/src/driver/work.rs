@@ -10,7 +10,7 @@ use super::executables::{Image, ImageNode};
 use super::state::{Id, State, handle};
 use super::{Answer, IN_HOST_FUNCTION};
 use crate::fault::{Access, Fault, Nearby, Reason, Space};
-use crate::machine::{LaunchDescription, Schedule, run};
+use crate::machine::{LaunchDescription, Residency, Schedule, run};
 use crate::memory::POISON;
 use crate::module::HostKernel;
 
@@ -172,6 +172,10 @@ impl State {
             parameters: kernel.bytes(),
             memory: self.memory.snapshot(),
             schedule,
+            residency: Residency {
+                multiprocessors: self.options.multiprocessors,
+                blocks: self.options.resident_blocks,
+            },
             detectors: self.options.detectors,
         });
         answer.map_err(|fault| self.fail(fault))?;

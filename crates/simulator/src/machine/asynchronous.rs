@@ -3,6 +3,7 @@
 use super::block::Block;
 use super::bulk::{Loads, Stores};
 use super::cluster::Cluster;
+use super::dependency::Dependency;
 use super::mbarrier::Mbarriers;
 use super::proxy::Proxy;
 use super::registers::Registers;
@@ -15,7 +16,7 @@ pub(crate) struct Asynchronous {
     pub(crate) cluster: *mut Cluster,
     /// The block's rank in it.
     pub(crate) rank: u32,
-    /// The cluster has more than one block: turns go around.
+    /// The cluster has more than one block or is one of several resident ones: turns go around.
     pub(crate) shares: bool,
     /// A thread of the block has run.
     pub(crate) started: bool,
@@ -27,6 +28,7 @@ pub(crate) struct Asynchronous {
     pub(crate) stores: Vec<Stores>,
     pub(crate) warpgroups: Warpgroups,
     pub(crate) registers: Registers,
+    pub(crate) dependency: Dependency,
     /// Yields of the block, which let copies land when nobody else does.
     pub(crate) yields: u32,
 }
@@ -44,6 +46,7 @@ impl Asynchronous {
             stores: Vec::new(),
             warpgroups: Warpgroups::new(),
             registers: Registers::default(),
+            dependency: Dependency::default(),
             yields: 0,
         }
     }

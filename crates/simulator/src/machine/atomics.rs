@@ -74,8 +74,8 @@ pub unsafe extern "C" fn gridpoint_fence(scope: u32) {
         }
         fence(Ordering::SeqCst);
         let me = Participant::running();
-        if let Some(observer) = &mut (*me.block).observer {
-            observer.fence((*me.thread).index(), scope == 0);
+        if let Some(watcher) = (*me.block).watcher {
+            watcher.observer().fence(watcher.who((*me.thread).index()), scope == 0);
         }
         me.maybe_switch(4);
     }
@@ -93,19 +93,21 @@ unsafe fn begin(address: usize, bytes: u32, scope: u32, order: u32) -> Ordering 
         if scope > 2 || order > 1 {
             raise(block, fault::operand("scope and order", scope << 4 | order, "scope 0 to 2, order 0 or 1"));
         }
-        let place = match (*block).shared.address(address) {
+        (*(*block).current).polled = address;
+        let (space, address) = match (*block).shared.address(address) {
             Some(window) => {
                 shared(block, (Touch::Write, false), window, bytes, bytes);
-                Place { space: Space::Shared, address: window as usize, bytes: bytes as usize }
+                (Space::Shared, window as usize)
             }
             None => {
                 global(block, (Touch::Write, false), address, bytes, bytes);
-                Place { space: Space::Global, address, bytes: bytes as usize }
+                (Space::Global, address)
             }
         };
-        if let Some(observer) = &mut (*block).observer {
+        if let Some(watcher) = (*block).watcher {
+            let place = Place { space, home: watcher.run, address, bytes: bytes as usize };
             let strength = Strength { block_scope: scope == 0, ordered: order != 0 };
-            if let Err(reason) = observer.atomic((*(*block).current).index(), place, strength) {
+            if let Err(reason) = watcher.observer().atomic(watcher.who((*(*block).current).index()), place, strength) {
                 raise(block, *reason);
             }
         }

@@ -63,10 +63,10 @@ impl NamedBarrier {
 
 /// Warps that waited at a barrier go on after those that arrived without waiting.
 pub(crate) fn acquire(block: &mut Block, id: u32, warps: u32) {
-    let Some(observer) = &mut block.observer else { return };
+    let Some(watcher) = block.watcher else { return };
     for (index, warp) in (0u32..).zip(&block.warps).filter(|(index, _)| warps >> index & 1 != 0) {
         for lane in (0..WARP_THREADS).filter(|lane| warp.exists >> lane & 1 != 0) {
-            observer.acquire(index * WARP_THREADS + lane, super::watch::named(id));
+            watcher.observer().acquire(watcher.who(index * WARP_THREADS + lane), watcher.run, super::watch::named(id));
         }
     }
 }

@@ -10,11 +10,11 @@ use super::barrier::{BARRIERS, NamedBarrier};
 use super::fiber::Place;
 use super::memory::{GlobalMemory, SharedMemory};
 use super::mma::{self, Multiply, Panels};
-use super::observer::Observer;
 use super::random::Random;
 use super::schedule::Turns;
 use super::thread::{Thread, ThreadIdentity, WARP_THREADS};
 use super::warp::{FULL_MASK, Warp};
+use super::watch::Watcher;
 use crate::fault::Reason;
 use crate::memory::Snapshot;
 use crate::module::Entry;
@@ -64,7 +64,7 @@ pub(crate) struct Block {
     pub(crate) parameter_bytes: u32,
     pub(crate) block_threads: u32,
     /// Whoever watches the launch.
-    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) watcher: Option<Watcher>,
     pub(crate) panels: Box<Panels>,
     pub(crate) multiply: Multiply,
     /// Clusters and what runs beside the threads.
@@ -93,7 +93,7 @@ impl Block {
             parameters: ptr::null(),
             parameter_bytes: 0,
             block_threads: 0,
-            observer: None,
+            watcher: None,
             panels: Panels::new(),
             multiply: mma::fastest(),
             asynchronous: Asynchronous::new(),
@@ -112,7 +112,7 @@ impl Block {
     ) -> Result<(), Reason> {
         let [x, y, z] = launch.block;
         let count = x * y * z;
-        let observed = self.observer.is_some();
+        let observed = self.watcher.is_some();
         if !self.shared.begin(launch.shared_bytes, observed) {
             return Err(Reason::Host {
                 detail: format!("no memory for {} bytes of shared memory", launch.shared_bytes),

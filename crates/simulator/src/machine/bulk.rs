@@ -103,8 +103,7 @@ unsafe fn land(block: *mut Block, load: &Load) -> Result<(), Reason> {
                 Source::Tile(tile) => load_tile(target, load.target, tile)?,
             }
             (*target).asynchronous.proxy.overwrite(load.target - super::SHARED_BASE, load.bytes);
-            let thread = (target == block).then_some(load.thread);
-            mbarrier::complete(target, thread, load.mbarrier, load.bytes)?;
+            mbarrier::complete(target, Some((block, load.thread)), load.mbarrier, load.bytes)?;
         }
     }
     Ok(())

@@ -43,7 +43,7 @@ unsafe fn shared_otherwise(
             raise(block, reason)
         };
         if tell {
-            observe(block, Place { space: Space::Shared, address: address as usize, bytes: bytes as usize }, touch);
+            observe(block, Space::Shared, address as usize, bytes as usize, touch);
         }
         pointer
     }
@@ -81,12 +81,12 @@ unsafe fn global_otherwise(
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        if (*block).observer.is_none() || !(*block).global.allows_observed(address, bytes as usize, alignment) {
+        if (*block).watcher.is_none() || !(*block).global.allows_observed(address, bytes as usize, alignment) {
             let reason = (*block).global.refusal(access_of(touch), address, bytes, alignment);
             raise(block, reason);
         }
         if tell {
-            observe(block, Place { space: Space::Global, address, bytes: bytes as usize }, touch);
+            observe(block, Space::Global, address, bytes as usize, touch);
         }
     }
 }
@@ -95,13 +95,15 @@ unsafe fn global_otherwise(
 ///
 /// # Safety
 /// As [`shared`].
-pub(super) unsafe fn observe(block: *mut Block, place: Place, touch: Touch) {
+pub(super) unsafe fn observe(block: *mut Block, space: Space, address: usize, bytes: usize, touch: Touch) {
     // SAFETY: by this function's contract.
     unsafe {
-        if let Some(observer) = &mut (*block).observer
-            && let Err(reason) = observer.access((*(*block).current).index(), place, touch)
-        {
-            raise(block, *reason);
+        if let Some(watcher) = (*block).watcher {
+            let who = watcher.who((*(*block).current).index());
+            let place = Place { space, home: watcher.run, address, bytes };
+            if let Err(reason) = watcher.observer().access(who, place, touch) {
+                raise(block, *reason);
+            }
         }
     }
 }

@@ -18,6 +18,10 @@ pub const MAXIMUM_BLOCKS: u32 = 16;
 const RANK_SHIFT: u32 = 24;
 /// Yields of a block after which a bulk copy lands although threads still run.
 const YIELDS_PER_COPY: u32 = 256;
+/// Yields of a block after which another resident cluster gets a turn.
+const YIELDS_PER_PAUSE: u32 = 64;
+/// Under a seeded schedule, one of so many changes of threads gives another resident cluster a turn.
+const CHANGES_PER_PAUSE: u32 = 64;
 
 /// A running cluster.
 pub(crate) struct Cluster {
@@ -29,17 +33,49 @@ pub(crate) struct Cluster {
     phase: u32,
     /// By rank and thread: the phase in which the thread arrived last, plus one; whether it waits.
     threads: Vec<Vec<(u32, bool)>>,
+    /// Other clusters are resident, which get turns.
+    others: bool,
+    /// Another launch waits for this one's blocks to let it begin.
+    dependents: bool,
+    /// Why the cluster gives up its turn, although threads of it may run.
+    pub(crate) pause: Option<Pause>,
+}
+
+/// Why a cluster gives up its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// All its blocks have let dependent launches begin.
+    Triggered,
+    /// Its threads only yield.
+    Yielding,
+    /// By chance.
+    Drawn,
 }
 
 impl Cluster {
     pub(crate) fn new() -> Box<Self> {
-        Box::new(Self { blocks: Vec::new(), arrived: 0, phase: 0, threads: Vec::new() })
+        Box::new(Self {
+            blocks: Vec::new(),
+            arrived: 0,
+            phase: 0,
+            threads: Vec::new(),
+            others: false,
+            dependents: false,
+            pause: None,
+        })
     }
 
-    /// Starts a cluster of blocks of `threads` threads each.
-    pub(crate) fn begin(&mut self, blocks: impl Iterator<Item = *mut Block>, threads: u32) {
+    /// Starts a cluster of blocks of `threads` threads each, where `others` may be resident and `dependents` may begin early.
+    pub(crate) fn begin(
+        &mut self,
+        blocks: impl Iterator<Item = *mut Block>,
+        threads: u32,
+        (others, dependents): (bool, bool),
+    ) {
         self.blocks.clear();
         self.blocks.extend(blocks);
+        (self.others, self.dependents) = (others, dependents);
+        self.pause = None;
         self.arrived = 0;
         self.phase = 0;
         self.threads.resize(self.blocks.len(), Vec::new());
@@ -104,6 +140,13 @@ pub(crate) unsafe fn leave(block: *mut Block) {
     unsafe {
         let me = (*block).current;
         let cluster = (*block).asynchronous.cluster;
+        if (*cluster).others && (*cluster).pause.is_none() && (*block).turns.switches(CHANGES_PER_PAUSE) {
+            (*cluster).pause = Some(Pause::Drawn);
+        }
+        if (*cluster).pause.is_some() {
+            fiber::switch((*me).place, &raw mut (*leader(cluster)).host);
+            return;
+        }
         match next(cluster, block) {
             Some((other, index)) => {
                 let thread = (*other).thread(index);
@@ -115,6 +158,43 @@ pub(crate) unsafe fn leave(block: *mut Block) {
             }
             None => fiber::switch((*me).place, &raw mut (*leader(cluster)).host),
         }
+    }
+}
+
+/// Gives the cluster a turn, which ends when it pauses or when nobody in it can run. The answer is the block that ran last.
+///
+/// # Safety
+/// Called on the host's stack of the OS thread that the cluster belongs to. Its blocks have begun, `block` is one of them, and each of
+/// their threads has a fiber of its own. Nothing else reaches them meanwhile.
+pub(crate) unsafe fn resume(block: *mut Block) -> *mut Block {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let cluster = (*block).asynchronous.cluster;
+        (*cluster).pause = None;
+        let Some((next, index)) = next(cluster, block) else { return block };
+        let thread = (*next).thread(index);
+        (*next).current = thread;
+        block::set_current(next);
+        fiber::switch(&raw mut (*leader(cluster)).host, (*thread).place);
+        let last = block::current();
+        block::set_current(std::ptr::null_mut());
+        last
+    }
+}
+
+/// A block of the cluster has let dependent launches begin: whether the cluster now pauses.
+///
+/// # Safety
+/// As [`leave`].
+pub(crate) unsafe fn triggers(block: *mut Block) -> bool {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let cluster = &mut *(*block).asynchronous.cluster;
+        let all = cluster.blocks.iter().all(|&block| (*block).asynchronous.dependency.triggered);
+        if all && cluster.dependents {
+            cluster.pause = Some(Pause::Triggered);
+        }
+        all && cluster.dependents
     }
 }
 
@@ -166,8 +246,14 @@ pub(crate) unsafe fn count_yield(block: *mut Block) {
     unsafe {
         let asynchronous = &mut (*block).asynchronous;
         asynchronous.yields = asynchronous.yields.wrapping_add(1);
-        if asynchronous.yields.is_multiple_of(YIELDS_PER_COPY) {
-            bulk::land_one(asynchronous.cluster);
+        if asynchronous.yields.is_multiple_of(YIELDS_PER_PAUSE) {
+            let (cluster, lands) = (asynchronous.cluster, asynchronous.yields.is_multiple_of(YIELDS_PER_COPY));
+            if (*cluster).others {
+                (*cluster).pause.get_or_insert(Pause::Yielding);
+            }
+            if lands {
+                bulk::land_one(cluster);
+            }
         }
     }
 }
@@ -263,7 +349,7 @@ pub unsafe extern "C" fn gridpoint_cluster_barrier(waits: u32) {
             if (*thread).0 > (*cluster).phase {
                 refuse("a thread arrives at barrier.cluster twice in a phase");
             }
-            watch::release(me.block, index as u32, watch::CLUSTER);
+            watch::release(me.block, index as u32, leader(cluster), watch::cluster((*cluster).phase));
             (*thread).0 = (*cluster).phase + 1;
             (*cluster).arrived += 1;
             complete(cluster, 0);
@@ -271,7 +357,8 @@ pub unsafe extern "C" fn gridpoint_cluster_barrier(waits: u32) {
             me.maybe_switch(4);
             return;
         }
-        match (*thread).0 {
+        let arrival = (*thread).0;
+        match arrival {
             0 => refuse("a thread waits at barrier.cluster before it arrives there"),
             arrival if arrival <= (*cluster).phase => me.maybe_switch(4),
             _ => {
@@ -281,7 +368,7 @@ pub unsafe extern "C" fn gridpoint_cluster_barrier(waits: u32) {
                 suspend(me.block);
             }
         }
-        watch::acquire(me.block, index as u32, watch::CLUSTER);
+        watch::acquire(me.block, index as u32, leader(cluster), watch::cluster(arrival - 1));
         (*me.block).asynchronous.proxy.meet((*me.thread).warp);
     }
 }
@@ -343,15 +430,13 @@ pub unsafe extern "C" fn gridpoint_shared_cluster(
             let access = if access == 0 { Access::Read } else { Access::Write };
             raise(me.block, (*block).shared.refusal(access, address, bytes, alignment));
         };
-        if block == me.block {
-            let thread = (*me.thread).index();
-            let touch = if access == 0 { Touch::Read } else { Touch::Write };
-            if let Err(reason) = watch::shared(block, thread, address, bytes, touch) {
-                raise(block, reason);
-            }
-            if access != 0 {
-                (*block).asynchronous.proxy.write(thread, address - super::SHARED_BASE, bytes);
-            }
+        let thread = (*me.thread).index();
+        let touch = if access == 0 { Touch::Read } else { Touch::Write };
+        if let Err(reason) = watch::shared(me.block, thread, block, address, bytes, touch) {
+            raise(me.block, reason);
+        }
+        if access != 0 && block == me.block {
+            (*block).asynchronous.proxy.write(thread, address - super::SHARED_BASE, bytes);
         }
         me.maybe_switch(8);
         pointer.cast()

@@ -133,8 +133,9 @@ unsafe fn load(
         {
             watch::global(me.block, thread, source as usize, bytes, Touch::Read)?;
         }
-        if ranks >> (*me.block).asynchronous.rank & 1 != 0 && target.block == me.block {
-            watch::shared(me.block, thread, target.address, bytes, Touch::Write)?;
+        for rank in (0..32).filter(|rank| ranks >> rank & 1 != 0) {
+            let home = cluster::peer(me.block, rank, "a bulk copy")?;
+            watch::shared(me.block, thread, home, target.address, bytes, Touch::Write)?;
         }
         let load = Load { thread, source, ranks, target: target.address, mbarrier: mbarrier.address, bytes };
         bulk::poison(me.block, &load)?;
@@ -252,7 +253,7 @@ unsafe fn store(me: Participant, target: Target, source: u32, bytes: u32, alignm
         }
         unfenced("a bulk copy's read", (*me.block).asynchronous.proxy.unfenced(source - SHARED_BASE, bytes))?;
         let thread = (*me.thread).index();
-        watch::shared(me.block, thread, source, bytes, Touch::Read)?;
+        watch::shared(me.block, thread, me.block, source, bytes, Touch::Read)?;
         if let Target::Bytes(target) = target {
             watch::global(me.block, thread, target as usize, bytes, Touch::Write)?;
         }

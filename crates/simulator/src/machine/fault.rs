@@ -26,6 +26,23 @@ pub(super) fn not_shared(pointer: usize) -> Reason {
 
 /// Who waits for what in a block in which nobody can run, and the first thread that waits.
 pub(super) fn deadlock(block: &Block) -> (u32, Reason) {
+    let (first, waiting) = waiting(block);
+    (first, Reason::Deadlock { waiting })
+}
+
+/// Who waits for what in a block whose threads only yield: the running one, by what it asked last, and those that wait.
+pub(super) fn spinning(block: &Block) -> String {
+    // SAFETY: the running thread is one of the block's.
+    let (index, polled) = unsafe { ((*block.current).index(), (*block.current).polled) };
+    let asks = match polled {
+        0 => format!("thread {index} yields"),
+        address => format!("thread {index} asks `{address:#x}`"),
+    };
+    format!("{asks}; {}", waiting(block).1)
+}
+
+/// Who waits for what, and the first thread that has not exited.
+fn waiting(block: &Block) -> (u32, String) {
     let mut waiting = String::new();
     let mut first = None;
     for (index, warp) in block.warps.iter().enumerate() {
@@ -50,5 +67,5 @@ pub(super) fn deadlock(block: &Block) -> (u32, Reason) {
     block.asynchronous.mbarriers.describe(block, &mut waiting);
     block.asynchronous.warpgroups.describe(&mut waiting);
     super::cluster::describe(block, &mut waiting);
-    (first.unwrap_or(0), Reason::Deadlock { waiting })
+    (first.unwrap_or(0), waiting)
 }

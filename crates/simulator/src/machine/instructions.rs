@@ -22,6 +22,7 @@ use crate::fault::Reason;
 pub use super::atomics::{
     gridpoint_atomic_add, gridpoint_atomic_add64, gridpoint_atomic_exchange, gridpoint_atomic_max, gridpoint_fence,
 };
+pub use super::dependency::{gridpoint_grid_dependency_wait, gridpoint_grid_launch_dependents};
 
 /// Identity of the running thread; valid while the thread lives.
 ///
@@ -109,9 +110,11 @@ pub unsafe extern "C" fn gridpoint_barrier(id: u32, threads: u32) {
                     suspend(block);
                 }
                 Ok(Some(warps)) => {
-                    if let Some(observer) = &mut (*block).observer {
+                    if let Some(watcher) = (*block).watcher {
                         let all = (0..).zip(&(*block).warps).filter(|(index, _)| warps >> index & 1 != 0);
-                        observer.barrier(&mut all.flat_map(|(index, warp)| lanes_of(index, warp.exists)));
+                        watcher
+                            .observer()
+                            .barrier(watcher.run, &mut all.flat_map(|(index, warp)| lanes_of(index, warp.exists)));
                     }
                     barrier::acquire(&mut *block, id, warps);
                     (*block).release(warps);
@@ -136,8 +139,8 @@ pub unsafe extern "C" fn gridpoint_warp_sync(mask: u32) {
         let me = Participant::running();
         let index = (*me.thread).warp;
         me.meet(Operation::WARP_SYNC, mask, Deposit::default(), |block, _| {
-            if let Some(observer) = &mut block.observer {
-                observer.barrier(&mut lanes_of(index, mask));
+            if let Some(watcher) = block.watcher {
+                watcher.observer().barrier(watcher.run, &mut lanes_of(index, mask));
             }
             Ok(())
         });
@@ -245,9 +248,9 @@ pub unsafe extern "C" fn gridpoint_cp_async(address: u32, source: *const c_void,
         if source_bytes != 0 {
             global(block, (Touch::Read, false), source as usize, source_bytes, bytes);
         }
-        if let Some(observer) = &mut (*block).observer {
+        if let Some(watcher) = (*block).watcher {
             let copy = CopyPlace { target: address, source: source as usize, bytes, source_bytes };
-            if let Err(reason) = observer.copy_issued((*(*block).current).index(), copy) {
+            if let Err(reason) = watcher.observer().copy_issued(watcher.who((*(*block).current).index()), copy) {
                 raise(block, *reason);
             }
         }
@@ -265,8 +268,8 @@ pub unsafe extern "C" fn gridpoint_cp_async_commit() {
     // SAFETY: a fiber runs.
     unsafe {
         let block = block::current();
-        if let Some(observer) = &mut (*block).observer {
-            observer.copy_committed((*(*block).current).index());
+        if let Some(watcher) = (*block).watcher {
+            watcher.observer().copy_committed(watcher.who((*(*block).current).index()));
         }
         (*(*block).current).copies.commit();
     }
@@ -281,8 +284,8 @@ pub unsafe extern "C" fn gridpoint_cp_async_wait(pending: u32) {
     // SAFETY: a fiber runs, and no borrow lives when it switches.
     unsafe {
         let me = Participant::running();
-        if let Some(observer) = &mut (*me.block).observer
-            && let Err(reason) = observer.copy_waited((*me.thread).index(), pending)
+        if let Some(watcher) = (*me.block).watcher
+            && let Err(reason) = watcher.observer().copy_waited(watcher.who((*me.thread).index()), pending)
         {
             raise(me.block, *reason);
         }
@@ -290,20 +293,6 @@ pub unsafe extern "C" fn gridpoint_cp_async_wait(pending: u32) {
         me.maybe_switch(4);
     }
 }
-
-/// `griddepcontrol.wait` (PTX ISA 9.7.13.13): launches do not overlap here, so there is nothing to wait for.
-///
-/// # Safety
-/// The module's contract.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gridpoint_grid_dependency_wait() {}
-
-/// `griddepcontrol.launch_dependents` (PTX ISA 9.7.13.13): launches do not overlap here.
-///
-/// # Safety
-/// The module's contract.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gridpoint_grid_launch_dependents() {}
 
 /// Gives the block's other threads a turn.
 ///

@@ -115,15 +115,15 @@ fn broken(address: u32, rule: String) -> Reason {
     Reason::Mbarrier { address, rule }
 }
 
-/// Changes the mbarrier at `address` of `block` and completes its phase where that is due. Waiting threads may run then. What `thread`, one
-/// of the block's, did is before what they do.
+/// Changes the mbarrier at `address` of `block` and completes its phase where that is due. Waiting threads may run then. What `thread`, of
+/// a block of the cluster, did is before what they do.
 ///
 /// # Safety
 /// `block` is a block of the running cluster, no borrow of which lives.
 unsafe fn change(
     block: *mut Block,
     address: u32,
-    thread: Option<u32>,
+    thread: Option<(*mut Block, u32)>,
     change: impl FnOnce(&mut State) -> Result<(), String>,
 ) -> Result<(), Reason> {
     // SAFETY: by this function's contract; the pointer is checked.
@@ -136,8 +136,8 @@ unsafe fn change(
             return Err(broken(address, "holds no initialised object".to_owned()));
         };
         change(&mut state).map_err(|rule| broken(address, rule))?;
-        if let Some(thread) = thread {
-            watch::release(block, thread, watch::phase(address, state.parity));
+        if let Some((of, thread)) = thread {
+            watch::release(of, thread, block, watch::phase(address, state.parity));
         }
         let completed = state.pending == 0 && state.bytes == 0;
         if completed {
@@ -180,14 +180,14 @@ fn wake(block: &mut Block, address: u32, parity: bool) -> Result<(), Reason> {
 /// As [`change`].
 unsafe fn arrive(
     block: *mut Block,
-    thread: Option<u32>,
+    thread: (*mut Block, u32),
     address: u32,
     arrivals: u32,
     bytes: u32,
 ) -> Result<(), Reason> {
     // SAFETY: by this function's contract.
     unsafe {
-        change(block, address, thread, |state| {
+        change(block, address, Some(thread), |state| {
             state.bytes = announced(state.bytes, i64::from(bytes))?;
             state.pending = state.pending.checked_sub(arrivals).ok_or_else(|| {
                 format!("overruns its phase: {arrivals} arrive where {} of {} are missing", state.pending, state.count)
@@ -201,7 +201,12 @@ unsafe fn arrive(
 ///
 /// # Safety
 /// As [`change`].
-pub(crate) unsafe fn complete(block: *mut Block, thread: Option<u32>, address: u32, bytes: u32) -> Result<(), Reason> {
+pub(crate) unsafe fn complete(
+    block: *mut Block,
+    thread: Option<(*mut Block, u32)>,
+    address: u32,
+    bytes: u32,
+) -> Result<(), Reason> {
     // SAFETY: by this function's contract.
     unsafe {
         change(block, address, thread, |state| {
@@ -316,7 +321,7 @@ pub unsafe extern "C" fn gridpoint_mbarrier_arrive(address: u32, arrivals: u32, 
             Ok(place) => place,
             Err(reason) => raise(me.block, reason),
         };
-        let thread = (block == me.block).then(|| (*me.thread).index());
+        let thread = (me.block, (*me.thread).index());
         if let Err(reason) = arrive(block, thread, address, arrivals, bytes) {
             raise(me.block, reason);
         }
@@ -365,7 +370,7 @@ pub unsafe extern "C" fn gridpoint_mbarrier_wait(address: u32, parity: u32, bloc
                 (*me.block).asynchronous.mbarriers.waiters.retain(|waiter| waiter.thread != thread);
             }
         }
-        watch::acquire(me.block, (*me.thread).index(), watch::phase(address, parity));
+        watch::acquire(me.block, (*me.thread).index(), me.block, watch::phase(address, parity));
         (*me.block).asynchronous.proxy.meet((*me.thread).warp);
         me.maybe_switch(4);
         1

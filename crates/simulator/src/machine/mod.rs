@@ -1,8 +1,8 @@
 //! The machine: runs the blocks of a launch, each CUDA thread a fiber.
 //!
 //! Blocks run in parallel on rayon's threads; a block stays on one OS thread, on which its fibers take turns. A thread runs until it
-//! waits for others in a collective instruction; the last to arrive executes the instruction for all. Under detectors the blocks of a
-//! launch run one after another, so that a report repeats itself.
+//! waits for others in a collective instruction; the last to arrive executes the instruction for all. Under detectors all blocks run on
+//! one OS thread, so that a report repeats itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +13,9 @@ use crate::detectors::Detectors;
 use crate::fault::{Fault, Reason};
 use crate::memory::Snapshot;
 use crate::module::HostKernel;
-use multiprocessor::{BlockFault, Multiprocessor};
-use observer::Observer;
+use multiprocessor::{Multiprocessor, NewBlock, Surroundings};
 use random::Random;
+use session::Progress;
 
 mod asynchronous;
 mod atomics;
@@ -27,6 +27,7 @@ mod cluster;
 mod collective;
 mod copies;
 mod copy_issue;
+mod dependency;
 mod descriptor;
 mod fault;
 mod fiber;
@@ -44,6 +45,7 @@ mod random;
 mod reduce;
 mod registers;
 mod schedule;
+mod session;
 mod stmatrix;
 mod swizzle;
 mod tensor;
@@ -76,6 +78,23 @@ pub enum Schedule {
     Seeded(u64),
 }
 
+/// Where the blocks of a launch run. Without a seed and detectors each OS thread takes one block after another instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Residency {
+    /// Multiprocessors that the blocks of a launch are dealt out to; each runs on an OS thread. Under detectors, and for launches that
+    /// overlap, there is one.
+    pub multiprocessors: u32,
+    /// Blocks that are resident on a multiprocessor at a time and take turns. Both are at least one, whatever is said.
+    pub blocks: u32,
+}
+
+impl Default for Residency {
+    /// Four multiprocessors of four blocks.
+    fn default() -> Self {
+        Self { multiprocessors: 4, blocks: 4 }
+    }
+}
+
 /// A launch of a kernel.
 #[derive(Clone, Debug)]
 pub struct LaunchDescription<'a> {
@@ -95,57 +114,94 @@ pub struct LaunchDescription<'a> {
     pub memory: Arc<Snapshot>,
     /// The order.
     pub schedule: Schedule,
+    /// Where blocks run.
+    pub residency: Residency,
     /// Who watches.
     pub detectors: Detectors,
 }
 
 /// Runs all blocks of a launch. Of the blocks that fault, the first is reported; blocks after it may have run or not.
 pub fn run(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
+    run_chain(std::slice::from_ref(launch))
+}
+
+/// Runs launches each of which but the first is programmatically dependent on the one before it: it may begin once every block of that
+/// one has executed `griddepcontrol.launch_dependents` or has exited, and waits for its end with `griddepcontrol.wait`. They overlap
+/// under a seed or under detectors, and run one after another otherwise. The schedule and the detectors are the first launch's.
+pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
     instructions::keep();
     hopper::keep();
-    let at = |block, (thread, reason): BlockFault| Fault {
-        kernel: launch.kernel.name().to_owned(),
-        block,
-        thread,
-        seed: match launch.schedule {
-            Schedule::RoundRobin => None,
-            Schedule::Seeded(seed) => Some(seed),
-        },
-        reason,
-    };
-    check(launch).map_err(|detail| at([0; 3], ([0; 3], Reason::InvalidOperand { detail })))?;
-    let clusters = Clusters::new(launch);
-    let count = clusters.count;
-    let order = Order::new(launch.schedule, count);
-    if let Some(observer) = launch.detectors.observer(launch).filter(|_| clusters.size == [1; 3]) {
-        let mut observer = Some(observer);
-        return (0..count).map(|place| order.block(place)).try_for_each(|block| {
-            if let Some(observer) = &mut observer {
-                observer.begin_block(block);
-            }
-            run_cluster(launch, &clusters, block, &mut observer).map_err(|(index, fault)| at(index, fault))
-        });
+    let Some(first) = launches.first() else { return Ok(()) };
+    for launch in launches {
+        check(launch).map_err(|detail| fault_at(launch, [0; 3], [0; 3], Reason::InvalidOperand { detail }))?;
     }
-    let first_fault = AtomicU64::new(u64::MAX);
-    let run_one = |place: u64| {
-        let cluster = order.block(place);
-        if cluster > first_fault.load(Ordering::Relaxed) {
-            return None;
-        }
-        match run_cluster(launch, &clusters, cluster, &mut None) {
-            Ok(()) => None,
-            Err((index, fault)) => {
-                first_fault.fetch_min(cluster, Ordering::Relaxed);
-                Some((cluster, at(index, fault)))
-            }
-        }
-    };
-    let fault = if count == 1 {
-        run_one(0)
+    let observer = first.detectors.observer(first);
+    if observer.is_none() && (launches.len() == 1 || first.schedule == Schedule::RoundRobin) {
+        return launches.iter().try_for_each(run_unwatched);
+    }
+    let chain: Vec<Progress<'_>> = launches.iter().map(Progress::new).collect();
+    session::run(&chain, observer, (1, 0))
+}
+
+/// Runs a launch alone on all of rayon's threads.
+fn run_unwatched(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
+    let chain = [Progress::new(launch)];
+    let [progress] = &chain;
+    let count = progress.count();
+    let faults: Option<(u64, Fault)> = if launch.residency.blocks > 1 && launch.schedule != Schedule::RoundRobin {
+        let Residency { multiprocessors, blocks } = launch.residency;
+        let sessions = u64::from(multiprocessors).clamp(1, count.div_ceil(blocks.into()));
+        let run_one = |offset| session::run(&[Progress::new(launch)], None, (sessions, offset)).err();
+        let faulted = |offset| run_one(offset).map(|fault| (offset, fault));
+        (0..sessions).into_par_iter().filter_map(faulted).min_by_key(|(offset, _)| *offset)
     } else {
-        (0..count).into_par_iter().filter_map(run_one).min_by_key(|(cluster, _)| *cluster)
+        let first_fault = AtomicU64::new(u64::MAX);
+        let run_one = |place: u64| {
+            let cluster = progress.cluster(place);
+            if cluster > first_fault.load(Ordering::Relaxed) {
+                return None;
+            }
+            let fault = run_cluster(launch, &progress.blocks(cluster)).err()?;
+            first_fault.fetch_min(cluster, Ordering::Relaxed);
+            Some((cluster, fault))
+        };
+        if count == 1 {
+            run_one(0)
+        } else {
+            (0..count).into_par_iter().filter_map(run_one).min_by_key(|(cluster, _)| *cluster)
+        }
     };
-    fault.map_or(Ok(()), |(_, fault)| Err(fault))
+    faults.map_or(Ok(()), |(_, fault)| Err(fault))
+}
+
+/// Runs a cluster that is alone on its OS thread.
+fn run_cluster(launch: &LaunchDescription<'_>, blocks: &[(u64, [u32; 3])]) -> Result<(), Fault> {
+    let new: Vec<NewBlock> = blocks
+        .iter()
+        .map(|&(number, index)| NewBlock { index, random: block_random(launch.schedule, number), watcher: None })
+        .collect();
+    let mut multiprocessor = Multiprocessor::take();
+    // Alone, a cluster neither pauses nor waits for a launch: its first turn ends it.
+    let answer = multiprocessor.begin(launch, &new, Surroundings::default()).and_then(|()| multiprocessor.advance());
+    multiprocessor.put_back();
+    answer.map(drop).map_err(|(rank, (thread, reason))| fault_at(launch, new[rank].index, thread, reason))
+}
+
+/// What the order of block `number` is drawn from.
+fn block_random(schedule: Schedule, number: u64) -> Option<Random> {
+    match schedule {
+        Schedule::RoundRobin => None,
+        Schedule::Seeded(seed) => Some(Random::new(seed, number + 1)),
+    }
+}
+
+/// The fault of a thread.
+fn fault_at(launch: &LaunchDescription<'_>, block: [u32; 3], thread: [u32; 3], reason: Reason) -> Fault {
+    let seed = match launch.schedule {
+        Schedule::RoundRobin => None,
+        Schedule::Seeded(seed) => Some(seed),
+    };
+    Fault { kernel: launch.kernel.name().to_owned(), block, thread, seed, reason }
 }
 
 /// A grid as clusters. Without clusters each block is one.
@@ -177,24 +233,6 @@ impl Clusters {
         };
         (0..x * y * z).map(block).collect()
     }
-}
-
-/// Runs a cluster. A fault comes with the index of its block.
-fn run_cluster(
-    launch: &LaunchDescription<'_>,
-    clusters: &Clusters,
-    cluster: u64,
-    observer: &mut Option<Box<dyn Observer>>,
-) -> Result<(), ([u32; 3], BlockFault)> {
-    let random = |block: u64| match launch.schedule {
-        Schedule::RoundRobin => None,
-        Schedule::Seeded(seed) => Some(Random::new(seed, block + 1)),
-    };
-    let blocks: Vec<_> = clusters.blocks(cluster).into_iter().map(|(block, index)| (index, random(block))).collect();
-    let mut multiprocessor = Multiprocessor::take().map_err(|reason| (blocks[0].0, ([0; 3], reason)))?;
-    let answer = multiprocessor.run(launch, &blocks, observer);
-    multiprocessor.put_back();
-    answer.map_err(|(rank, fault)| (blocks[rank].0, fault))
 }
 
 /// What a driver refuses before it comes here.

@@ -1,21 +1,54 @@
-//! What an OS thread runs clusters with: the state of each block and a fiber for each of its threads, kept from cluster to cluster.
+//! What an OS thread runs a cluster with: the state of each block and a fiber for each of its threads, kept from cluster to cluster.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
-use super::block::{self, Block};
-use super::cluster::Cluster;
+use super::block::Block;
+use super::cluster::{self, Cluster, Pause};
 use super::fiber::Fiber;
-use super::observer::Observer;
 use super::random::Random;
-use super::{LaunchDescription, asynchronous, fault, turn};
+use super::watch::Watcher;
+use super::{LaunchDescription, asynchronous, block, dependency, fault, turn};
 use crate::fault::Reason;
 
 thread_local! {
-    static IDLE: Cell<Option<Multiprocessor>> = const { Cell::new(None) };
+    static IDLE: RefCell<Vec<Multiprocessor>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The place and reason of a fault in a block.
 pub(super) type BlockFault = ([u32; 3], Reason);
+
+/// A block that begins.
+#[derive(Clone)]
+pub(super) struct NewBlock {
+    /// Its index in the grid.
+    pub(super) index: [u32; 3],
+    /// What its order is drawn from.
+    pub(super) random: Option<Random>,
+    /// Whoever watches it.
+    pub(super) watcher: Option<Watcher>,
+}
+
+/// What a cluster finds around it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Surroundings {
+    /// Other clusters may be resident on this OS thread.
+    pub(super) others: bool,
+    /// A later launch may begin once this one's blocks let it.
+    pub(super) dependents: bool,
+    /// The launch before this one may still run.
+    pub(super) incomplete: bool,
+}
+
+/// How a cluster's turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// All its threads have exited.
+    Ended,
+    /// It waits for the end of the launch before its own.
+    Waits,
+    /// It gave up its turn.
+    Paused(Pause),
+}
 
 /// A block and its threads' fibers.
 struct Core {
@@ -30,16 +63,12 @@ impl Core {
         Ok(Self { block: Box::into_raw(block), fibers: Vec::new() })
     }
 
-    /// Makes this the block `index` of a launch, whose threads have fibers.
-    fn begin(
-        &mut self,
-        launch: &LaunchDescription<'_>,
-        index: [u32; 3],
-        random: Option<Random>,
-    ) -> Result<(), BlockFault> {
+    /// Makes this a block of a launch, whose threads have fibers.
+    fn begin(&mut self, launch: &LaunchDescription<'_>, new: &NewBlock) -> Result<(), BlockFault> {
         // SAFETY: this core owns the block, and no fiber runs.
         let block = unsafe { &mut *self.block };
-        block.begin(launch, index, random).map_err(|reason| ([0; 3], reason))?;
+        block.watcher = new.watcher;
+        block.begin(launch, new.index, new.random.clone()).map_err(|reason| ([0; 3], reason))?;
         let count = block.block_threads as usize;
         while self.fibers.len() < count {
             let fiber = Fiber::new(self.fibers.len(), thread_body).map_err(|error| {
@@ -52,7 +81,7 @@ impl Core {
             // SAFETY: the block has so many threads.
             unsafe { (*block.thread(index)).place = fiber.place() };
         }
-        if block.observer.is_some() {
+        if block.watcher.is_some() {
             for (index, fiber) in (0..).zip(&self.fibers[..count]) {
                 // SAFETY: the block has so many threads.
                 unsafe { (*block.thread(index)).stack = fiber.stack() };
@@ -73,80 +102,108 @@ impl Drop for Core {
 /// Runs the blocks of one cluster at a time, on one OS thread.
 pub(super) struct Multiprocessor {
     cores: Vec<Core>,
+    /// Blocks of the cluster that runs.
+    count: usize,
+    /// The block that ran last.
+    last: *mut Block,
     /// Owned; a raw pointer because blocks reach it too.
     cluster: *mut Cluster,
 }
 
 impl Multiprocessor {
-    /// The OS thread's own one, or a new one.
-    pub(super) fn take() -> Result<Self, Reason> {
-        if let Some(idle) = IDLE.take() {
-            return Ok(idle);
+    /// One that the OS thread keeps, or a new one.
+    pub(super) fn take() -> Self {
+        if let Some(idle) = IDLE.with_borrow_mut(Vec::pop) {
+            return idle;
         }
-        Ok(Self { cores: Vec::new(), cluster: Box::into_raw(Cluster::new()) })
+        Self { cores: Vec::new(), count: 0, last: std::ptr::null_mut(), cluster: Box::into_raw(Cluster::new()) }
     }
 
-    /// Keeps this one for the OS thread's next cluster.
+    /// Keeps this one, whose cluster has ended or faulted, for the OS thread's next cluster.
     pub(super) fn put_back(self) {
-        IDLE.set(Some(self));
+        IDLE.with_borrow_mut(|idle| idle.push(self));
     }
 
-    /// Runs the blocks of a cluster by their ranks, each with its index in the grid and its randomness. A fault comes with the rank of
-    /// its block. An observer watches a cluster of one block.
-    pub(super) fn run(
+    /// Begins a cluster of these blocks, by their ranks. A fault comes with the rank of its block.
+    pub(super) fn begin(
         &mut self,
         launch: &LaunchDescription<'_>,
-        blocks: &[([u32; 3], Option<Random>)],
-        observer: &mut Option<Box<dyn Observer>>,
+        blocks: &[NewBlock],
+        surroundings: Surroundings,
     ) -> Result<(), (usize, BlockFault)> {
         while self.cores.len() < blocks.len() {
             self.cores.push(Core::new().map_err(|reason| (0, ([0; 3], reason)))?);
         }
-        // SAFETY: this multiprocessor owns the blocks, and no fiber runs before or after the call.
-        unsafe { (*self.cores[0].block).observer = observer.take() };
-        let answer = self.run_observed(launch, blocks);
-        // SAFETY: as above.
-        *observer = unsafe { (*self.cores[0].block).observer.take() };
-        answer
-    }
-
-    fn run_observed(
-        &mut self,
-        launch: &LaunchDescription<'_>,
-        blocks: &[([u32; 3], Option<Random>)],
-    ) -> Result<(), (usize, BlockFault)> {
         let cores = &mut self.cores[..blocks.len()];
-        for (rank, (core, (index, random))) in cores.iter_mut().zip(blocks).enumerate() {
-            core.begin(launch, *index, random.clone()).map_err(|fault| (rank, fault))?;
+        for (rank, (core, new)) in cores.iter_mut().zip(blocks).enumerate() {
+            core.begin(launch, new).map_err(|fault| (rank, fault))?;
             // SAFETY: this multiprocessor owns block and cluster, and no fiber runs.
             unsafe {
                 let asynchronous = &mut (*core.block).asynchronous;
                 asynchronous.cluster = self.cluster;
                 asynchronous.rank = rank as u32;
-                asynchronous.shares = blocks.len() > 1;
+                asynchronous.shares = blocks.len() > 1 || surroundings.others || surroundings.dependents;
+                asynchronous.dependency.begin(surroundings.incomplete);
             }
         }
-        let first = cores[0].block;
-        // SAFETY: the blocks have begun and the first is the current one; their fibers are new or ended their last thread.
+        self.count = blocks.len();
+        self.last = cores[0].block;
+        // SAFETY: as above.
         unsafe {
-            (*self.cluster).begin(cores.iter().map(|core| core.block), (*first).block_threads);
-            block::set_current(first);
-            turn::start(first);
-            let stopped = cores.iter().any(|core| (*core.block).stopped);
-            for core in cores.iter().filter(|_| !stopped) {
-                finish(&mut *core.block);
-            }
-        }
-        block::set_current(std::ptr::null_mut());
-        for rank in 0..blocks.len() {
-            // SAFETY: no fiber runs any more.
-            if let Some(fault) = unsafe { (*self.cores[rank].block).take_fault() } {
-                // Fibers in the middle of a thread cannot be used again.
-                self.cores.iter_mut().for_each(|core| core.fibers.clear());
-                return Err((rank, fault));
-            }
+            let threads = (*self.last).block_threads;
+            let around = (surroundings.others, surroundings.dependents);
+            (*self.cluster).begin(cores.iter().map(|core| core.block), threads, around);
         }
         Ok(())
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = *mut Block> + '_ {
+        self.cores[..self.count].iter().map(|core| core.block)
+    }
+
+    /// Gives the cluster a turn. A fault, which ends it, comes with the rank of its block.
+    pub(super) fn advance(&mut self) -> Result<Turn, (usize, BlockFault)> {
+        // SAFETY: the blocks have begun on this OS thread and their fibers are theirs; none runs before or after the call. The blocks
+        // are touched one at a time.
+        unsafe {
+            self.last = cluster::resume(self.last);
+            if !self.blocks().any(|block| (*block).stopped) {
+                if let Some(pause) = (*self.cluster).pause {
+                    return Ok(Turn::Paused(pause));
+                }
+                if self.blocks().any(|block| (*block).asynchronous.dependency.waits()) {
+                    return Ok(Turn::Waits);
+                }
+                self.blocks().for_each(|block| finish(&mut *block));
+            }
+            let fault = self.blocks().enumerate().find_map(|(rank, block)| Some((rank, (*block).take_fault()?)));
+            match fault {
+                None => Ok(Turn::Ended),
+                Some(fault) => {
+                    self.abandon();
+                    Err(fault)
+                }
+            }
+        }
+    }
+
+    /// The launch before that of the cluster is complete.
+    pub(super) fn complete_dependency(&mut self) {
+        for block in self.blocks() {
+            // SAFETY: this multiprocessor owns the block, and no fiber runs.
+            dependency::complete(unsafe { &mut *block });
+        }
+    }
+
+    /// Whether every block of the cluster has let dependent launches begin.
+    pub(super) fn triggered(&self) -> bool {
+        // SAFETY: this multiprocessor owns the blocks, and no fiber runs.
+        self.blocks().all(|block| unsafe { (*block).asynchronous.dependency.triggered })
+    }
+
+    /// Leaves a cluster whose threads will not go on: fibers in the middle of a thread cannot be used again.
+    pub(super) fn abandon(&mut self) {
+        self.cores.iter_mut().for_each(|core| core.fibers.clear());
     }
 }
 
@@ -179,6 +236,7 @@ extern "C" fn thread_body() -> ! {
         // lives while the kernel runs or at the switch.
         unsafe {
             (*(*block).current).copies.forget();
+            (*(*block).current).polled = 0;
             ((*block).entry)((*block).parameters.cast());
             if let Err(reason) = asynchronous::end_thread(block) {
                 turn::raise(block, reason);

@@ -1,19 +1,35 @@
 //! What a launch may be watched by: the machine tells an observer of every access and of everything that orders threads.
 //!
 //! The machine has checked bounds and alignment before it tells of an access. An observer that answers with a reason ends the block with
-//! it. Under an observer a launch's blocks run one after another on one OS thread.
+//! it. Under an observer all blocks run on one OS thread; those that are resident at a time take turns, also blocks of launches that
+//! overlap. Each gets a [`RunId`] when it begins, by which it is named until it ends.
 
 use crate::fault::{Reason, Space};
 
 /// What an observer says of an access.
 pub(crate) type Verdict = Result<(), Box<Reason>>;
 
+/// A resident block. Numbers of blocks that have ended are given out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RunId(pub(crate) u32);
+
+/// A thread of a resident block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    /// The block.
+    pub(crate) run: RunId,
+    /// Its index in the block.
+    pub(crate) thread: u32,
+}
+
 /// An access to memory: which bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Which memory.
     pub(crate) space: Space,
-    /// A device address, or an address in the block's shared window.
+    /// Of shared memory, the block whose it is.
+    pub(crate) home: RunId,
+    /// A device address, or an address in the home block's shared window.
     pub(crate) address: usize,
     /// How many bytes.
     pub(crate) bytes: usize,
@@ -52,37 +68,62 @@ pub(crate) struct CopyPlace {
     pub(crate) source_bytes: u32,
 }
 
-/// Watches one launch. Threads are named by their index in the running block.
+/// What an observer has to know of a launch.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    /// The kernel's name.
+    pub(crate) kernel: String,
+    /// Blocks in x, y, z.
+    pub(crate) grid: [u32; 3],
+    /// Threads of a block in x, y, z.
+    pub(crate) block: [u32; 3],
+    /// Dynamic shared memory of a block.
+    pub(crate) shared_bytes: u32,
+}
+
+/// Watches a chain of launches, each of which may overlap those before it.
 pub(crate) trait Observer {
-    /// The next block begins: its number in the grid, x fastest.
-    fn begin_block(&mut self, block: u64);
+    /// The next launch of the chain may begin: the first, or one that is programmatically dependent on the launch before it.
+    fn begin_launch(&mut self, launch: &Launch);
 
-    /// `thread` reads or writes.
-    fn access(&mut self, thread: u32, place: Place, touch: Touch) -> Verdict;
+    /// A block of launch `launch`, counted from 0, begins: its number in the grid, x fastest.
+    fn begin_block(&mut self, launch: usize, block: u64) -> RunId;
 
-    /// `thread` executes an atomic instruction.
-    fn atomic(&mut self, thread: u32, place: Place, strength: Strength) -> Verdict;
+    /// A block has ended.
+    fn end_block(&mut self, run: RunId);
 
-    /// `thread` executes `fence.acq_rel` (PTX ISA 9.7.13.4), with the block's scope or a wider one.
-    fn fence(&mut self, thread: u32, block_scope: bool);
+    /// `who` lets dependent launches begin (`griddepcontrol.launch_dependents`).
+    fn dependents_launched(&mut self, who: Who);
 
-    /// All of `threads` have arrived at a barrier that orders what each did before it before what each does after it
+    /// The launches before that of `who` are complete, as `griddepcontrol.wait` says (PTX ISA 9.7.13.13).
+    fn dependency_waited(&mut self, who: Who);
+
+    /// `who` reads or writes.
+    fn access(&mut self, who: Who, place: Place, touch: Touch) -> Verdict;
+
+    /// `who` executes an atomic instruction.
+    fn atomic(&mut self, who: Who, place: Place, strength: Strength) -> Verdict;
+
+    /// `who` executes `fence.acq_rel` (PTX ISA 9.7.13.4), with the block's scope or a wider one.
+    fn fence(&mut self, who: Who, block_scope: bool);
+
+    /// All of `threads` of a block have arrived at a barrier that orders what each did before it before what each does after it
     /// (`bar.sync`, `bar.warp.sync`).
-    fn barrier(&mut self, threads: &mut dyn Iterator<Item = u32>);
+    fn barrier(&mut self, run: RunId, threads: &mut dyn Iterator<Item = u32>);
 
-    /// `thread` issues an asynchronous copy.
-    fn copy_issued(&mut self, thread: u32, copy: CopyPlace) -> Verdict;
+    /// `who` issues an asynchronous copy.
+    fn copy_issued(&mut self, who: Who, copy: CopyPlace) -> Verdict;
 
-    /// `thread` closes a group of copies.
-    fn copy_committed(&mut self, thread: u32);
+    /// `who` closes a group of copies.
+    fn copy_committed(&mut self, who: Who);
 
-    /// `thread` has waited for all but its newest `pending` groups, whose copies are not yet done.
-    fn copy_waited(&mut self, thread: u32, pending: u32) -> Verdict;
+    /// `who` has waited for all but its newest `pending` groups, whose copies are not yet done.
+    fn copy_waited(&mut self, who: Who, pending: u32) -> Verdict;
 
-    /// What `thread` did so far is before what anybody does who acquires `token` later: an arrival at an mbarrier phase, say. Tokens
-    /// are the block's own.
-    fn release(&mut self, thread: u32, token: u64);
+    /// What `who` did so far is before what anybody does who acquires `token` later: an arrival at an mbarrier phase, say. Tokens
+    /// belong to the block `home`.
+    fn release(&mut self, who: Who, home: RunId, token: u64);
 
-    /// Whatever was released to `token` is before what `thread` does from now on: the end of a wait for an mbarrier phase, say.
-    fn acquire(&mut self, thread: u32, token: u64);
+    /// Whatever was released to `token` is before what `who` does from now on: the end of a wait for an mbarrier phase, say.
+    fn acquire(&mut self, who: Who, home: RunId, token: u64);
 }

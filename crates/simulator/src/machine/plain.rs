@@ -3,7 +3,7 @@
 use super::block::{self, Block};
 use super::checked::observe;
 use super::fiber::STACK_BYTES;
-use super::observer::{Place, Touch};
+use super::observer::Touch;
 use super::turn::raise;
 use crate::fault::{Access, Space};
 
@@ -30,7 +30,7 @@ pub(crate) unsafe fn plain_access(address: usize, bytes: usize, alignment: u32, 
 unsafe fn plain_access_elsewhere(block: *mut Block, address: usize, bytes: usize, alignment: u32, touch: Touch) {
     // SAFETY: by this function's contract.
     unsafe {
-        if (*block).observer.is_none() || bytes == 0 {
+        if (*block).watcher.is_none() || bytes == 0 {
             return;
         }
         let identity = &raw const (*(*block).current).identity;
@@ -47,7 +47,7 @@ unsafe fn plain_access_elsewhere(block: *mut Block, address: usize, bytes: usize
                 let reason = (*block).shared.refusal(access, shared, length, alignment);
                 raise(block, reason);
             }
-            observe(block, Place { space: Space::Shared, address: shared as usize, bytes }, touch);
+            observe(block, Space::Shared, shared as usize, bytes, touch);
             if touch == Touch::Write {
                 let thread = (*(*block).current).index();
                 (*block).asynchronous.proxy.write(thread, shared - super::SHARED_BASE, length);
@@ -58,7 +58,7 @@ unsafe fn plain_access_elsewhere(block: *mut Block, address: usize, bytes: usize
             let reason = (*block).global.refusal(access, address, length, alignment);
             raise(block, reason);
         }
-        observe(block, Place { space: Space::Global, address, bytes }, touch);
+        observe(block, Space::Global, address, bytes, touch);
     }
 }
 

@@ -137,7 +137,7 @@ pub unsafe extern "C" fn gridpoint_barrier_arrive(id: u32, threads: u32) {
         };
         let warp = (*me.thread).warp;
         let mask = (*me.warp).exists;
-        watch::release(me.block, (*me.thread).index(), watch::named(id));
+        watch::release(me.block, (*me.thread).index(), me.block, watch::named(id));
         me.meet(Operation::barrier_arrive(id, threads), mask, Deposit::default(), |block, _| {
             match block.barriers[id as usize].count_arrival(id, warp, threads) {
                 Ok(Some(warps)) => {

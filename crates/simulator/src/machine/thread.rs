@@ -33,6 +33,8 @@ pub(crate) struct Thread {
     pub(crate) stack: usize,
     /// Asynchronous copies under way.
     pub(crate) copies: Copies,
+    /// The address of its last atomic instruction, for a report of threads that wait in loops.
+    pub(crate) polled: usize,
 }
 
 impl Thread {
@@ -45,6 +47,7 @@ impl Thread {
             place: std::ptr::null_mut(),
             stack: 0,
             copies: Copies::default(),
+            polled: 0,
         }
     }
 

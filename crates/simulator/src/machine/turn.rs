@@ -32,23 +32,6 @@ pub(crate) unsafe fn suspend(block: *mut Block) {
     }
 }
 
-/// Runs the block's threads to their end or until none can run.
-///
-/// # Safety
-/// Called on the host's stack of an OS thread whose current block is `block`. The block has begun, and each of its threads has a fiber
-/// of its own that is at the start of its body's round. Nothing else reaches the block meanwhile.
-pub(crate) unsafe fn start(block: *mut Block) {
-    // SAFETY: by this function's contract.
-    unsafe {
-        if let Some(index) = (*block).turns.next(&(*block).warps) {
-            let thread = (*block).thread(index);
-            (*block).current = thread;
-            (*block).asynchronous.started = true;
-            fiber::switch(&raw mut (*block).host, (*thread).place);
-        }
-    }
-}
-
 /// Ends the block with a fault of its running thread.
 ///
 /// # Safety
@@ -192,7 +175,8 @@ impl Participant {
             if (*self.block).count_yield(spins) {
                 suspend(self.block);
             } else {
-                raise(self.block, Reason::Spinning);
+                let waiting = super::fault::spinning(&*self.block);
+                raise(self.block, Reason::Spinning { waiting });
             }
         }
     }

@@ -67,11 +67,11 @@ pub unsafe extern "C" fn gridpoint_wgmma(d: *mut f32, a: u64, b: u64, columns: u
         me.meet(Operation::wgmma(columns, flags), FULL_MASK, deposit, |block, warp_state| {
             let Asynchronous { warpgroups, proxy, .. } = &mut block.asynchronous;
             warpgroups.issue(proxy, warp, shape, &warp_state.deposits)?;
-            if block.observer.is_some() {
+            if block.watcher.is_some() {
                 let [_, a, b] = warp_state.deposits[0].pointers;
                 let block: *mut Block = block;
                 operands::chunks(shape, a as u64, b as u64, |address| {
-                    watch::shared(block, warp * WARP_THREADS, address, 16, Touch::Read)
+                    watch::shared(block, warp * WARP_THREADS, block, address, 16, Touch::Read)
                 })
                 .map_err(|reason| (0, reason))?;
             }

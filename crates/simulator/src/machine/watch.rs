@@ -1,9 +1,38 @@
-//! What an observer is told of asynchronous instructions. The write of a bulk copy counts for the thread that issued it, and is before
-//! whatever waits for its mbarrier; so is what threads did before they arrived there.
+//! What an observer is told of asynchronous instructions and of other blocks of a cluster. The write of a bulk copy counts for the thread
+//! that issued it, and is before whatever waits for its mbarrier; so is what threads did before they arrived there.
 
 use super::block::Block;
-use super::observer::{Place, Touch};
+use super::observer::{Observer, Place, RunId, Touch, Who};
 use crate::fault::{Reason, Space};
+
+/// Who watches a block, and what it calls it.
+#[derive(Clone, Copy)]
+pub(crate) struct Watcher {
+    /// Lives as long as blocks run that it watches.
+    observer: *mut dyn Observer,
+    pub(crate) run: RunId,
+}
+
+impl Watcher {
+    /// # Safety
+    /// The observer outlives the block's run and is only reached through watchers of blocks of one OS thread meanwhile.
+    pub(crate) unsafe fn new(observer: *mut dyn Observer, run: RunId) -> Self {
+        Self { observer, run }
+    }
+
+    /// The observer. Nobody keeps the borrow over a switch or another call of this.
+    #[allow(clippy::mut_from_ref, reason = "the observer lies elsewhere; who asks for it uses it at once")]
+    pub(crate) fn observer(&self) -> &mut dyn Observer {
+        // SAFETY: by the contract of `new`; each use ends before the next begins, since all are on one OS thread and an observer calls
+        // nobody back.
+        unsafe { &mut *self.observer }
+    }
+
+    /// Thread `thread` of the block.
+    pub(crate) fn who(&self, thread: u32) -> Who {
+        Who { run: self.run, thread }
+    }
+}
 
 /// The token of a phase of an mbarrier.
 pub(super) fn phase(address: u32, parity: bool) -> u64 {
@@ -15,45 +44,54 @@ pub(super) fn named(id: u32) -> u64 {
     1 << 40 | u64::from(id)
 }
 
-/// The token of the cluster's barrier.
-pub(super) const CLUSTER: u64 = 1 << 41;
+/// The token of the cluster's barrier, which belongs to the block of rank 0: even and odd phases.
+pub(super) fn cluster(phase: u32) -> u64 {
+    1 << 41 | u64::from(phase)
+}
 
-/// `thread` releases what it did to `token`.
+/// `thread` of `block` releases what it did to `token` of the block `home`, of the same cluster.
 ///
 /// # Safety
-/// `block` lives and nobody borrows it.
-pub(super) unsafe fn release(block: *mut Block, thread: u32, token: u64) {
+/// Both blocks live and nobody borrows them.
+pub(super) unsafe fn release(block: *mut Block, thread: u32, home: *mut Block, token: u64) {
     // SAFETY: by this function's contract.
-    if let Some(observer) = unsafe { &mut (*block).observer } {
-        observer.release(thread, token);
+    unsafe {
+        if let (Some(watcher), Some(home)) = ((*block).watcher, (*home).watcher) {
+            watcher.observer().release(watcher.who(thread), home.run, token);
+        }
     }
 }
 
-/// `thread` acquires what was released to `token`.
+/// `thread` of `block` acquires what was released to `token` of the block `home`.
 ///
 /// # Safety
 /// As [`release`].
-pub(super) unsafe fn acquire(block: *mut Block, thread: u32, token: u64) {
+pub(super) unsafe fn acquire(block: *mut Block, thread: u32, home: *mut Block, token: u64) {
     // SAFETY: by this function's contract.
-    if let Some(observer) = unsafe { &mut (*block).observer } {
-        observer.acquire(thread, token);
+    unsafe {
+        if let (Some(watcher), Some(home)) = ((*block).watcher, (*home).watcher) {
+            watcher.observer().acquire(watcher.who(thread), home.run, token);
+        }
     }
 }
 
-/// `thread` touches shared memory.
+/// `thread` of `block` touches shared memory of the block `home`, of the same cluster.
 ///
 /// # Safety
 /// As [`release`].
 pub(super) unsafe fn shared(
     block: *mut Block,
     thread: u32,
+    home: *mut Block,
     address: u32,
     bytes: u32,
     touch: Touch,
 ) -> Result<(), Reason> {
     // SAFETY: by this function's contract.
     unsafe {
-        access(block, thread, Place { space: Space::Shared, address: address as usize, bytes: bytes as usize }, touch)
+        let (Some(watcher), Some(home)) = ((*block).watcher, (*home).watcher) else { return Ok(()) };
+        let place = Place { space: Space::Shared, home: home.run, address: address as usize, bytes: bytes as usize };
+        watcher.observer().access(watcher.who(thread), place, touch).map_err(|reason| *reason)
     }
 }
 
@@ -69,15 +107,9 @@ pub(super) unsafe fn global(
     touch: Touch,
 ) -> Result<(), Reason> {
     // SAFETY: by this function's contract.
-    unsafe { access(block, thread, Place { space: Space::Global, address, bytes: bytes as usize }, touch) }
-}
-
-/// # Safety
-/// As [`release`].
-unsafe fn access(block: *mut Block, thread: u32, place: Place, touch: Touch) -> Result<(), Reason> {
-    // SAFETY: by this function's contract.
-    match unsafe { &mut (*block).observer } {
-        Some(observer) => observer.access(thread, place, touch).map_err(|reason| *reason),
-        None => Ok(()),
+    unsafe {
+        let Some(watcher) = (*block).watcher else { return Ok(()) };
+        let place = Place { space: Space::Global, home: watcher.run, address, bytes: bytes as usize };
+        watcher.observer().access(watcher.who(thread), place, touch).map_err(|reason| *reason)
     }
 }

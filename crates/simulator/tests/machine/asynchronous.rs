@@ -144,7 +144,7 @@ fn a_phase_that_never_completes_is_a_deadlock_that_says_what_is_missing() {
     );
     assert!(matches!(
         case.run(Schedule::Seeded(3)).expect_err("as above").reason,
-        Reason::Deadlock { .. } | Reason::Spinning
+        Reason::Deadlock { .. } | Reason::Spinning { .. }
     ));
 }
 

@@ -290,7 +290,7 @@ fn waiting_for_ever_ends_with_a_report() {
     for numbers in [[0; 4], [1, 0, 0, 0]] {
         let case = Case::new(spin, 40).numbers(numbers);
         for schedule in &schedules()[..2] {
-            assert_eq!(case.run(*schedule).unwrap_err().reason, Reason::Spinning);
+            assert!(matches!(case.run(*schedule).unwrap_err().reason, Reason::Spinning { .. }));
         }
     }
 }

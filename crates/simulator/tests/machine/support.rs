@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gridpoint_simulator::fault::{Fault, Reason};
 use gridpoint_simulator::machine::instructions::{gridpoint_global, gridpoint_shared, gridpoint_thread};
-use gridpoint_simulator::machine::{LaunchDescription, Schedule, ThreadIdentity, run};
+use gridpoint_simulator::machine::{LaunchDescription, Residency, Schedule, ThreadIdentity, run};
 use gridpoint_simulator::module::{Entry, HostKernel};
 use gridpoint_simulator::{Detectors, POISON, Range, Snapshot};
 
@@ -84,6 +84,8 @@ pub(crate) struct Case {
     pub(crate) output: Vec<u32>,
     /// The numbers.
     pub(crate) numbers: [u32; 4],
+    /// Where blocks run.
+    pub(crate) residency: Residency,
     /// Who watches.
     pub(crate) detectors: Detectors,
 }
@@ -101,6 +103,7 @@ impl Case {
             input: vec![0],
             output: vec![0xdead_beef; threads as usize],
             numbers: [0; 4],
+            residency: Residency::default(),
             detectors: Detectors::NONE,
         }
     }
@@ -153,6 +156,7 @@ impl Case {
             parameters,
             memory,
             schedule,
+            residency: self.residency,
             detectors: self.detectors,
         };
         run(&launch)?;
