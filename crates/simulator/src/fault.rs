@@ -176,6 +176,19 @@ pub enum Reason {
         /// What lies near, for device addresses.
         nearby: Nearby,
     },
+    /// A write to what an asynchronous operation may still read.
+    StillRead {
+        /// What the thread that faulted did.
+        access: Access,
+        /// The shared address.
+        address: u64,
+        /// How many bytes.
+        bytes: u32,
+        /// The operation.
+        operation: &'static str,
+        /// The number in its block of the thread that issued it; of `wgmma`, the first of its warp.
+        thread: u32,
+    },
     /// An access of shared memory that an asynchronous copy is about to write: nobody has waited for its group.
     CopyUnderWay {
         /// What the thread that faulted did.
@@ -334,10 +347,10 @@ impl fmt::Display for Reason {
                 if *earlier {
                     write!(
                         formatter,
-                        "without griddepcontrol.wait after the {other} of kernel `{kernel}`, a launch before it"
+                        "without griddepcontrol.wait after {other} of kernel `{kernel}`, a launch before it"
                     )
                 } else {
-                    write!(formatter, "after the {other} of kernel `{kernel}`, a later launch that did not wait for it")
+                    write!(formatter, "after {other} of kernel `{kernel}`, a later launch that did not wait for it")
                 }
             }
             Self::Uninitialised { space, address, bytes, unwritten, nearby } => {
@@ -349,7 +362,12 @@ impl fmt::Display for Reason {
             }
             Self::CopyUnderWay { access, address, bytes, other } => write!(
                 formatter,
-                "{access} of {bytes} bytes at shared address `{address:#x}` before the group of {other} was waited for"
+                "{access} of {bytes} bytes at shared address `{address:#x}` before {other} was waited for"
+            ),
+            Self::StillRead { access, address, bytes, operation, thread } => write!(
+                formatter,
+                "{access} of {bytes} bytes at shared address `{address:#x}`, which {operation} of thread {thread} reads until it is \
+                 waited for"
             ),
             Self::SourceChanged { address, bytes, other } => {
                 write!(formatter, "the {bytes} bytes at `{address:#x}` changed while a copy of them was under way")?;

@@ -9,7 +9,7 @@ use super::shadow::{Conflict, How, Pools, WORD_BYTES, Word, words};
 use crate::fault::{Access, Nearby, Party, Reason, Space};
 use crate::initialised::Initialised;
 use crate::machine::LaunchDescription;
-use crate::machine::observer::{CopyPlace, Launch, Observer, Place, RunId, Strength, Touch, Verdict, Who};
+use crate::machine::observer::{CopyPlace, Launch, Observer, Place, Reader, RunId, Strength, Touch, Verdict, Who};
 use crate::machine::{SHARED_BASE, WARP_THREADS};
 use crate::memory::{Range, Snapshot};
 
@@ -61,6 +61,15 @@ struct Watched {
     hasty: bool,
 }
 
+/// An asynchronous operation that reads shared memory.
+#[derive(Clone, Copy)]
+struct PendingRead {
+    who: Who,
+    reader: Reader,
+    number: u64,
+    place: Place,
+}
+
 /// A resident block.
 #[derive(Default)]
 struct Run {
@@ -69,6 +78,8 @@ struct Run {
     waited: bool,
     /// It has let dependent launches begin.
     triggered: bool,
+    /// Its asynchronous operations that read shared memory and were not waited for.
+    reads: Vec<PendingRead>,
     copies: CopyLists,
     shared: Vec<Word>,
     pools: Pools,
@@ -157,6 +168,9 @@ impl Watch {
 
     /// `who`, who is `me` now, touches a checked place.
     fn touch(&mut self, who: Who, me: Epoch, place: Place, how: How, access: Access) -> Verdict {
+        if place.space == Space::Shared && how != How::Read {
+            self.still_read(place, access)?;
+        }
         let view = self.clocks.view(who);
         let conflict = match place.space {
             Space::Shared => {
@@ -180,6 +194,20 @@ impl Watch {
             }
         };
         conflict.map_or(Ok(()), |(at, conflict)| Err(self.report(who, &conflict, place, at, access)))
+    }
+
+    /// A write to what an asynchronous operation may still read is a fault.
+    fn still_read(&self, place: Place, access: Access) -> Verdict {
+        let overlaps = |read: &&PendingRead| {
+            place.address < read.place.address + read.place.bytes && read.place.address < place.address + place.bytes
+        };
+        let Some(read) = self.runs[place.home.0 as usize].reads.iter().find(overlaps) else { return Ok(()) };
+        let operation = match read.reader {
+            Reader::Wgmma => "a wgmma.mma_async",
+            Reader::BulkStore => "a bulk copy",
+        };
+        let (address, bytes, thread) = (place.address as u64, place.bytes as u32, read.who.thread);
+        Err(Box::new(Reason::StillRead { access, address, bytes, operation, thread }))
     }
 
     /// What is tracked of the allocation that holds a checked place.
@@ -270,6 +298,7 @@ impl Observer for Watch {
         let state = &mut self.runs[run.0 as usize];
         (state.launch, state.waited, state.triggered) = (launch, false, false);
         state.copies.begin_block(threads);
+        state.reads.clear();
         state.shared.clear();
         state.shared.resize((description.shared_bytes as usize).div_ceil(WORD_BYTES), Word::default());
         state.pools.begin(self.uninitialised);
@@ -393,6 +422,33 @@ impl Observer for Watch {
             }
         }
         Ok(())
+    }
+
+    fn bulk_begins(&mut self, who: Who, place: Place) -> Verdict {
+        let me = self.clocks.now(who);
+        self.touch(who, me, place, How::Copy, Access::Copy)
+    }
+
+    fn bulk_ends(&mut self, who: Who, place: Place) {
+        let me = self.clocks.now(who);
+        let Run { shared, pools, .. } = &mut self.runs[place.home.0 as usize];
+        for (offset, _) in words(place.address - SHARED_BASE as usize, place.bytes) {
+            pools.land(&mut shared[offset / WORD_BYTES], me);
+        }
+    }
+
+    fn read_begins(&mut self, who: Who, reader: Reader, number: u64, place: Place) -> Verdict {
+        self.access(who, place, Touch::Read)?;
+        self.runs[who.run.0 as usize].reads.push(PendingRead { who, reader, number, place });
+        Ok(())
+    }
+
+    fn reads_end(&mut self, who: Who, reader: Reader, end: u64) -> Verdict {
+        let ends = |read: &mut PendingRead| read.who == who && read.reader == reader && read.number < end;
+        let ended: Vec<Place> =
+            self.runs[who.run.0 as usize].reads.extract_if(.., ends).map(|read| read.place).collect();
+        // Whoever writes there next must come after this wait.
+        ended.into_iter().try_for_each(|place| self.access(who, place, Touch::Read))
     }
 
     fn release(&mut self, who: Who, home: RunId, token: u64) {

@@ -12,6 +12,7 @@ use super::cluster::{self, Cluster, Place};
 use super::copy_issue::Source;
 use super::mbarrier;
 use super::tensor_map::{MAXIMUM_RANK, TensorMap};
+use super::watch;
 use crate::fault::Reason;
 use crate::memory::POISON;
 
@@ -102,6 +103,7 @@ unsafe fn land(block: *mut Block, load: &Load) -> Result<(), Reason> {
                 }
                 Source::Tile(tile) => load_tile(target, load.target, tile)?,
             }
+            watch::bulk_ends(block, load.thread, target, load.target, load.bytes);
             (*target).asynchronous.proxy.overwrite(load.target - super::SHARED_BASE, load.bytes);
             mbarrier::complete(target, Some((block, load.thread)), load.mbarrier, load.bytes)?;
         }
@@ -237,6 +239,8 @@ pub(crate) struct Stores {
     groups: VecDeque<Vec<Store>>,
     /// Copies after the last commit.
     open: Vec<Store>,
+    /// Groups that were ever committed.
+    committed: u64,
 }
 
 impl Stores {
@@ -244,6 +248,17 @@ impl Stores {
     pub(crate) fn begin(&mut self) {
         self.groups.clear();
         self.open.clear();
+        self.committed = 0;
+    }
+
+    /// The number of the group that the next copy belongs to.
+    pub(crate) fn group(&self) -> u64 {
+        self.committed
+    }
+
+    /// The number of the first group that a wait for all but `pending` groups does not cover.
+    pub(crate) fn waited(&self, pending: u32) -> u64 {
+        self.committed.saturating_sub(pending.into())
     }
 
     /// Takes a checked copy.
@@ -254,6 +269,7 @@ impl Stores {
     /// `cp.async.bulk.commit_group` (PTX ISA 9.7.9.25.6.1): the copies since the last one become a group, which may be empty.
     pub(crate) fn commit(&mut self) {
         self.groups.push_back(std::mem::take(&mut self.open));
+        self.committed += 1;
     }
 
     /// `cp.async.bulk.wait_group` (PTX ISA 9.7.9.25.6.2): all groups but the newest `pending` have read their sources and, without

@@ -8,7 +8,7 @@ use super::bulk::{self, Load, Store, Target, Tile};
 use super::cluster::{self, Place};
 use super::fault;
 use super::mbarrier;
-use super::observer::Touch;
+use super::observer::{Reader, Touch};
 use super::tensor_map::{ALIGNMENT, BOX_ALIGNMENT, BYTES, MAXIMUM_RANK, TensorMap};
 use super::turn::{Participant, raise};
 use super::watch;
@@ -135,7 +135,7 @@ unsafe fn load(
         }
         for rank in (0..32).filter(|rank| ranks >> rank & 1 != 0) {
             let home = cluster::peer(me.block, rank, "a bulk copy")?;
-            watch::shared(me.block, thread, home, target.address, bytes, Touch::Write)?;
+            watch::bulk_begins(me.block, thread, home, target.address, bytes)?;
         }
         let load = Load { thread, source, ranks, target: target.address, mbarrier: mbarrier.address, bytes };
         bulk::poison(me.block, &load)?;
@@ -253,11 +253,11 @@ unsafe fn store(me: Participant, target: Target, source: u32, bytes: u32, alignm
         }
         unfenced("a bulk copy's read", (*me.block).asynchronous.proxy.unfenced(source - SHARED_BASE, bytes))?;
         let thread = (*me.thread).index();
-        watch::shared(me.block, thread, me.block, source, bytes, Touch::Read)?;
+        let stores = &raw mut (&mut (*me.block).asynchronous.stores)[thread as usize];
+        watch::read_begins(me.block, thread, (Reader::BulkStore, (*stores).group()), source, bytes)?;
         if let Target::Bytes(target) = target {
             watch::global(me.block, thread, target as usize, bytes, Touch::Write)?;
         }
-        let stores = &raw mut (&mut (*me.block).asynchronous.stores)[thread as usize];
         (*stores).push(Store { target, source, bytes, data: None });
         if (*me.block).turns.switches(4) {
             (*stores).run_ahead(me.block)?;
@@ -351,6 +351,8 @@ pub unsafe extern "C" fn gridpoint_bulk_wait(pending: u32, read: u32) {
         let me = Participant::running();
         let thread = (*me.thread).index() as usize;
         let stores = &raw mut (&mut (*me.block).asynchronous.stores)[thread];
-        answer(me, (*stores).wait(me.block, pending, read != 0));
+        let waited = (*stores).wait(me.block, pending, read != 0);
+        let end = (*stores).waited(pending);
+        answer(me, waited.and_then(|()| watch::reads_end(me.block, thread as u32, Reader::BulkStore, end)));
     }
 }

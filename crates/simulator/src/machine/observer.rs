@@ -55,6 +55,15 @@ pub(crate) struct Strength {
     pub(crate) ordered: bool,
 }
 
+/// What reads shared memory beside the threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// `wgmma.mma_async`.
+    Wgmma,
+    /// `cp.async.bulk` out of shared memory.
+    BulkStore,
+}
+
 /// A `cp.async` (PTX ISA 9.7.9.25.3.1).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyPlace {
@@ -119,6 +128,18 @@ pub(crate) trait Observer {
 
     /// `who` has waited for all but its newest `pending` groups, whose copies are not yet done.
     fn copy_waited(&mut self, who: Who, pending: u32) -> Verdict;
+
+    /// `who` issues a bulk copy that writes this place of shared memory.
+    fn bulk_begins(&mut self, who: Who, place: Place) -> Verdict;
+
+    /// A bulk copy of `who` has written this place.
+    fn bulk_ends(&mut self, who: Who, place: Place);
+
+    /// `who` issues an asynchronous operation that reads this place of shared memory until it is waited for. Numbers ascend.
+    fn read_begins(&mut self, who: Who, reader: Reader, number: u64, place: Place) -> Verdict;
+
+    /// `who` has waited for its operations of this kind with numbers below `end`.
+    fn reads_end(&mut self, who: Who, reader: Reader, end: u64) -> Verdict;
 
     /// What `who` did so far is before what anybody does who acquires `token` later: an arrival at an mbarrier phase, say. Tokens
     /// belong to the block `home`.

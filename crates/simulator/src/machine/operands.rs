@@ -74,6 +74,26 @@ pub(crate) fn chunks<E>(shape: Shape, a: u64, b: u64, mut visit: impl FnMut(u32)
     matrix(b, shape.b_transposed, shape.columns as u32)
 }
 
+/// The stretches of shared memory that the operation reads: addresses and bytes, ascending.
+pub(crate) fn stretches(shape: Shape, a: u64, b: u64) -> Vec<(u32, u32)> {
+    let mut addresses = Vec::new();
+    let visited: Result<(), std::convert::Infallible> = chunks(shape, a, b, |address| {
+        addresses.push(address);
+        Ok(())
+    });
+    let Ok(()) = visited;
+    addresses.sort_unstable();
+    addresses.dedup();
+    let mut stretches: Vec<(u32, u32)> = Vec::new();
+    for address in addresses {
+        match stretches.last_mut() {
+            Some((first, bytes)) if *first + *bytes == address => *bytes += CHUNK,
+            _ => stretches.push((address, CHUNK)),
+        }
+    }
+    stretches
+}
+
 /// The chunk at a shared address.
 #[inline(always)]
 fn chunk(shared: &SharedMemory, address: u32) -> Result<[u16; 8], Reason> {

@@ -4,7 +4,7 @@ use super::asynchronous::Asynchronous;
 use super::block::Block;
 use super::fault;
 use super::mma::Half;
-use super::observer::Touch;
+use super::observer::Reader;
 use super::operands::{self, Shape};
 use super::thread::WARP_THREADS;
 use super::turn::{Participant, raise, suspend};
@@ -69,11 +69,12 @@ pub unsafe extern "C" fn gridpoint_wgmma(d: *mut f32, a: u64, b: u64, columns: u
             warpgroups.issue(proxy, warp, shape, &warp_state.deposits)?;
             if block.watcher.is_some() {
                 let [_, a, b] = warp_state.deposits[0].pointers;
+                let number = block.asynchronous.warpgroups.issued(warp) - 1;
                 let block: *mut Block = block;
-                operands::chunks(shape, a as u64, b as u64, |address| {
-                    watch::shared(block, warp * WARP_THREADS, block, address, 16, Touch::Read)
-                })
-                .map_err(|reason| (0, reason))?;
+                for (address, bytes) in operands::stretches(shape, a as u64, b as u64) {
+                    watch::read_begins(block, warp * WARP_THREADS, (Reader::Wgmma, number), address, bytes)
+                        .map_err(|reason| (0, reason))?;
+                }
             }
             Ok(())
         });

@@ -2,7 +2,7 @@
 //! that issued it, and is before whatever waits for its mbarrier; so is what threads did before they arrived there.
 
 use super::block::Block;
-use super::observer::{Observer, Place, RunId, Touch, Who};
+use super::observer::{Observer, Place, Reader, RunId, Touch, Who};
 use crate::fault::{Reason, Space};
 
 /// Who watches a block, and what it calls it.
@@ -111,5 +111,70 @@ pub(super) unsafe fn global(
         let Some(watcher) = (*block).watcher else { return Ok(()) };
         let place = Place { space: Space::Global, home: watcher.run, address, bytes: bytes as usize };
         watcher.observer().access(watcher.who(thread), place, touch).map_err(|reason| *reason)
+    }
+}
+
+/// `thread` of `block` issues a bulk copy that writes shared memory of the block `home`, of the same cluster.
+///
+/// # Safety
+/// As [`release`].
+pub(super) unsafe fn bulk_begins(
+    block: *mut Block,
+    thread: u32,
+    home: *mut Block,
+    address: u32,
+    bytes: u32,
+) -> Result<(), Reason> {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let (Some(watcher), Some(home)) = ((*block).watcher, (*home).watcher) else { return Ok(()) };
+        let place = Place { space: Space::Shared, home: home.run, address: address as usize, bytes: bytes as usize };
+        watcher.observer().bulk_begins(watcher.who(thread), place).map_err(|reason| *reason)
+    }
+}
+
+/// A bulk copy has landed: as [`bulk_begins`].
+///
+/// # Safety
+/// As [`release`].
+pub(super) unsafe fn bulk_ends(block: *mut Block, thread: u32, home: *mut Block, address: u32, bytes: u32) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if let (Some(watcher), Some(home)) = ((*block).watcher, (*home).watcher) {
+            let place =
+                Place { space: Space::Shared, home: home.run, address: address as usize, bytes: bytes as usize };
+            watcher.observer().bulk_ends(watcher.who(thread), place);
+        }
+    }
+}
+
+/// `thread` issues operation `number` of a kind, which reads shared memory of its block until it is waited for.
+///
+/// # Safety
+/// As [`release`].
+pub(super) unsafe fn read_begins(
+    block: *mut Block,
+    thread: u32,
+    (reader, number): (Reader, u64),
+    address: u32,
+    bytes: u32,
+) -> Result<(), Reason> {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let Some(watcher) = (*block).watcher else { return Ok(()) };
+        let place = Place { space: Space::Shared, home: watcher.run, address: address as usize, bytes: bytes as usize };
+        watcher.observer().read_begins(watcher.who(thread), reader, number, place).map_err(|reason| *reason)
+    }
+}
+
+/// `thread` has waited for its operations of a kind with numbers below `end`.
+///
+/// # Safety
+/// As [`release`].
+pub(super) unsafe fn reads_end(block: *mut Block, thread: u32, reader: Reader, end: u64) -> Result<(), Reason> {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let Some(watcher) = (*block).watcher else { return Ok(()) };
+        watcher.observer().reads_end(watcher.who(thread), reader, end).map_err(|reason| *reason)
     }
 }

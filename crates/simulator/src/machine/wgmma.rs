@@ -12,10 +12,12 @@ use std::collections::VecDeque;
 use super::block::Block;
 use super::descriptor::Descriptor;
 use super::mma::{GROUP_ROWS, GroupMultiply, GroupPanels, Row, canonical, fastest_group};
+use super::observer::Reader;
 use super::operands::{self, COLUMNS, Fragments, Shape, WARP_ROWS, WARPS};
 use super::proxy::Proxy;
 use super::thread::WARP_THREADS;
 use super::warp::Deposit;
+use super::watch;
 use crate::fault::Reason;
 use crate::memory::POISON;
 
@@ -229,6 +231,12 @@ impl Warpgroups {
         Ok(())
     }
 
+    /// Operations that `warp` has issued.
+    pub(crate) fn issued(&self, warp: u32) -> u64 {
+        let group = self.groups.get(warp as usize / WARPS);
+        group.map_or(0, |group| group.warps[warp as usize % WARPS].issued)
+    }
+
     /// `wgmma.commit_group` (PTX ISA 9.7.15.7.2) by `warp`.
     pub(crate) fn commit(&mut self, warp: u32) -> Result<(), (u32, Reason)> {
         let (group, warp) = self.group(warp)?;
@@ -334,6 +342,8 @@ pub(crate) unsafe fn finish(block: &mut Block, warp: u32) -> Result<(), Reason> 
     let (index, place) = (warp as usize / WARPS, warp as usize % WARPS);
     let Some(target) = block.asynchronous.warpgroups.groups[index].warps[place].waits.take() else { return Ok(()) };
     run(block, index, target)?;
+    // SAFETY: by this function's contract.
+    unsafe { watch::reads_end(block, warp * WARP_THREADS, Reader::Wgmma, target)? };
     let group = &mut block.asynchronous.warpgroups.groups[index];
     for (slot, accumulator) in group.accumulators.iter_mut().enumerate() {
         if accumulator.used[place] > target {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gridpoint_simulator::fault::{Fault, Reason};
 use gridpoint_simulator::machine::instructions::{gridpoint_global, gridpoint_shared, gridpoint_thread};
-use gridpoint_simulator::machine::{LaunchDescription, Residency, Schedule, ThreadIdentity, run};
+use gridpoint_simulator::machine::{self, LaunchDescription, Residency, Schedule, ThreadIdentity};
 use gridpoint_simulator::module::{Entry, HostKernel};
 use gridpoint_simulator::{Detectors, POISON, Range, Snapshot};
 
@@ -135,32 +135,7 @@ impl Case {
 
     /// As [`Case::run`], in memory that holds what it should.
     fn run_in(&self, schedule: Schedule, input: &mut Words, output: &mut Words) -> Result<Vec<u32>, Fault> {
-        let live = vec![input.range(), output.range()];
-        let memory = Arc::new(match self.detectors {
-            Detectors::NONE => Snapshot::new(live),
-            // The output counts as never written.
-            _ => Snapshot::tracked(live, &[input.range()]),
-        });
-        // SAFETY: test kernels take `Parameters` and keep nothing that has to be dropped over an instruction.
-        let kernel = unsafe { HostKernel::new(self.name, self.entry, size_of::<Parameters>() as u32, 1024) };
-        let parameters = Parameters { input: input.pointer(), output: output.pointer(), numbers: self.numbers };
-        // SAFETY: a struct without padding, read as bytes while it lives.
-        let parameters =
-            unsafe { std::slice::from_raw_parts((&raw const parameters).cast::<u8>(), size_of::<Parameters>()) };
-        let launch = LaunchDescription {
-            kernel: &kernel,
-            grid: self.grid,
-            block: self.block,
-            cluster: self.cluster,
-            shared_bytes: self.shared_bytes,
-            parameters,
-            memory,
-            schedule,
-            residency: self.residency,
-            detectors: self.detectors,
-        };
-        run(&launch)?;
-        Ok(output.words().to_vec())
+        run_chain_in(&[self.clone()], schedule, input, output)
     }
 
     /// Runs it under every schedule: the output, the same under all.
@@ -201,6 +176,51 @@ impl Case {
         let fault = self.fault();
         (fault.block[0], fault.thread[0], fault.reason)
     }
+}
+
+/// Runs launches each of which depends on the one before it programmatically. All have the first one's input, output and detectors. The
+/// output, or the fault.
+pub(crate) fn run_chain(cases: &[Case], schedule: Schedule) -> Result<Vec<u32>, Fault> {
+    run_chain_in(cases, schedule, &mut Words::new(&cases[0].input), &mut Words::new(&cases[0].output))
+}
+
+fn run_chain_in(cases: &[Case], schedule: Schedule, input: &mut Words, output: &mut Words) -> Result<Vec<u32>, Fault> {
+    let live = vec![input.range(), output.range()];
+    let detectors = cases[0].detectors;
+    let memory = Arc::new(match detectors {
+        Detectors::NONE => Snapshot::new(live),
+        // The output counts as never written.
+        _ => Snapshot::tracked(live, &[input.range()]),
+    });
+    let kernels: Vec<(HostKernel, Parameters)> = cases
+        .iter()
+        .map(|case| {
+            // SAFETY: test kernels take `Parameters` and keep nothing that has to be dropped over an instruction.
+            let kernel = unsafe { HostKernel::new(case.name, case.entry, size_of::<Parameters>() as u32, 1024) };
+            (kernel, Parameters { input: input.pointer(), output: output.pointer(), numbers: case.numbers })
+        })
+        .collect();
+    let launches: Vec<LaunchDescription<'_>> = cases
+        .iter()
+        .zip(&kernels)
+        .map(|(case, (kernel, parameters))| LaunchDescription {
+            kernel,
+            grid: case.grid,
+            block: case.block,
+            cluster: case.cluster,
+            shared_bytes: case.shared_bytes,
+            // SAFETY: a struct without padding, read as bytes while it lives.
+            parameters: unsafe {
+                std::slice::from_raw_parts((&raw const *parameters).cast::<u8>(), size_of::<Parameters>())
+            },
+            memory: memory.clone(),
+            schedule,
+            residency: case.residency,
+            detectors,
+        })
+        .collect();
+    machine::run_chain(&launches)?;
+    Ok(output.words().to_vec())
 }
 
 /// Round-robin and some seeds.

@@ -10,6 +10,7 @@ use gridpoint_simulator::machine::instructions::{
     gridpoint_atomic_add, gridpoint_barrier, gridpoint_fence, gridpoint_global, gridpoint_shuffle, gridpoint_warp_sync,
 };
 
+mod asynchronous;
 mod memory;
 
 use crate::support::{Case, FULL, Parameters, identity, parameters, schedules, shared_word, store, thread};
