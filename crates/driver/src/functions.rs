@@ -241,6 +241,15 @@ macro_rules! with_functions {
                 dependencies_out: *mut *const CUgraphNode,
                 num_dependencies_out: *mut usize
             );
+            cuStreamGetCaptureInfo_v3(
+                stream: CUstream,
+                capture_status_out: *mut CUstreamCaptureStatus,
+                id_out: *mut u64,
+                graph_out: *mut CUgraph,
+                dependencies_out: *mut *const CUgraphNode,
+                edge_data_out: *mut *const CUgraphEdgeData,
+                num_dependencies_out: *mut usize
+            );
             cuStreamGetCtx(stream: CUstream, context: *mut CUcontext);
             cuStreamGetFlags(stream: CUstream, flags: *mut c_uint);
             cuStreamGetPriority(stream: CUstream, priority: *mut c_int);
@@ -250,6 +259,13 @@ macro_rules! with_functions {
             cuStreamUpdateCaptureDependencies(
                 stream: CUstream,
                 dependencies: *mut CUgraphNode,
+                num_dependencies: usize,
+                flags: c_uint
+            );
+            cuStreamUpdateCaptureDependencies_v2(
+                stream: CUstream,
+                dependencies: *mut CUgraphNode,
+                dependency_data: *const CUgraphEdgeData,
                 num_dependencies: usize,
                 flags: c_uint
             );
@@ -264,6 +280,19 @@ macro_rules! with_functions {
             cuEventRecordWithFlags(event: CUevent, stream: CUstream, flags: c_uint);
             cuEventSynchronize(event: CUevent);
             // Graphs.
+            cuGraphAddDependencies(
+                graph: CUgraph,
+                from: *const CUgraphNode,
+                to: *const CUgraphNode,
+                num_dependencies: usize
+            );
+            cuGraphAddDependencies_v2(
+                graph: CUgraph,
+                from: *const CUgraphNode,
+                to: *const CUgraphNode,
+                edge_data: *const CUgraphEdgeData,
+                num_dependencies: usize
+            );
             cuGraphAddKernelNode(
                 graph_node: *mut CUgraphNode,
                 graph: CUgraph,
@@ -283,6 +312,13 @@ macro_rules! with_functions {
             );
             cuGraphExecUpdate_v2(graph_exec: CUgraphExec, graph: CUgraph, result: *mut CUgraphExecUpdateResultInfo);
             cuGraphGetEdges(graph: CUgraph, from: *mut CUgraphNode, to: *mut CUgraphNode, num_edges: *mut usize);
+            cuGraphGetEdges_v2(
+                graph: CUgraph,
+                from: *mut CUgraphNode,
+                to: *mut CUgraphNode,
+                edge_data: *mut CUgraphEdgeData,
+                num_edges: *mut usize
+            );
             cuGraphGetNodes(graph: CUgraph, nodes: *mut CUgraphNode, num_nodes: *mut usize);
             cuGraphGetRootNodes(graph: CUgraph, root_nodes: *mut CUgraphNode, num_root_nodes: *mut usize);
             cuGraphInstantiateWithFlags(graph_exec: *mut CUgraphExec, graph: CUgraph, flags: u64);
@@ -291,13 +327,55 @@ macro_rules! with_functions {
                 graph: CUgraph,
                 params: *mut CUDA_GRAPH_INSTANTIATE_PARAMS
             );
+            cuGraphKernelNodeCopyAttributes(dst: CUgraphNode, src: CUgraphNode);
+            cuGraphKernelNodeGetAttribute(
+                node: CUgraphNode,
+                attr: CUlaunchAttributeID,
+                value_out: *mut CUlaunchAttributeValue
+            );
             cuGraphKernelNodeGetParams(node: CUgraphNode, node_params: *mut CUDA_KERNEL_NODE_PARAMS_v1);
             cuGraphKernelNodeGetParams_v2(node: CUgraphNode, params: *mut CUDA_KERNEL_NODE_PARAMS_v2);
+            cuGraphKernelNodeSetAttribute(
+                node: CUgraphNode,
+                attr: CUlaunchAttributeID,
+                value: *const CUlaunchAttributeValue
+            );
             cuGraphKernelNodeSetParams_v2(node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v2);
             cuGraphLaunch(graph_exec: CUgraphExec, stream: CUstream);
+            cuGraphNodeGetDependencies(node: CUgraphNode, dependencies: *mut CUgraphNode, num_dependencies: *mut usize);
+            cuGraphNodeGetDependencies_v2(
+                node: CUgraphNode,
+                dependencies: *mut CUgraphNode,
+                edge_data: *mut CUgraphEdgeData,
+                num_dependencies: *mut usize
+            );
+            cuGraphNodeGetDependentNodes(
+                node: CUgraphNode,
+                dependent_nodes: *mut CUgraphNode,
+                num_dependent_nodes: *mut usize
+            );
+            cuGraphNodeGetDependentNodes_v2(
+                node: CUgraphNode,
+                dependent_nodes: *mut CUgraphNode,
+                edge_data: *mut CUgraphEdgeData,
+                num_dependent_nodes: *mut usize
+            );
             cuGraphNodeGetEnabled(graph_exec: CUgraphExec, node: CUgraphNode, is_enabled: *mut c_uint);
             cuGraphNodeGetType(node: CUgraphNode, kind: *mut CUgraphNodeType);
             cuGraphNodeSetEnabled(graph_exec: CUgraphExec, node: CUgraphNode, is_enabled: c_uint);
+            cuGraphRemoveDependencies(
+                graph: CUgraph,
+                from: *const CUgraphNode,
+                to: *const CUgraphNode,
+                num_dependencies: usize
+            );
+            cuGraphRemoveDependencies_v2(
+                graph: CUgraph,
+                from: *const CUgraphNode,
+                to: *const CUgraphNode,
+                edge_data: *const CUgraphEdgeData,
+                num_dependencies: usize
+            );
             cuGraphUpload(graph_exec: CUgraphExec, stream: CUstream);
             // Arrays, textures and foreign memory (referenced by cust).
             cuArray3DCreate_v2(handle: *mut CUarray, allocate_array: *const c_void);

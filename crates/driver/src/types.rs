@@ -2,7 +2,7 @@
 //!
 //! Enumerations are newtypes, so that a value which a newer driver adds is never undefined behaviour.
 
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
 
 /// An address in device memory.
 pub type CUdeviceptr = u64;
@@ -108,6 +108,8 @@ constants! {
         KERNEL = 0; MEMCPY = 1; MEMSET = 2; HOST = 3; GRAPH = 4; EMPTY = 5; WAIT_EVENT = 6; EVENT_RECORD = 7;
         EXT_SEMAS_SIGNAL = 8; EXT_SEMAS_WAIT = 9; MEM_ALLOC = 10; MEM_FREE = 11; BATCH_MEM_OP = 12; CONDITIONAL = 13;
     }
+    /// What a dependency between two graph nodes is: a full one, or one that the kernel behind it waits for by itself.
+    CUgraphDependencyType { DEFAULT = 0; PROGRAMMATIC = 1; }
     /// How instantiation went.
     CUgraphInstantiateResult {
         SUCCESS = 0; ERROR = 1; INVALID_STRUCTURE = 2; NODE_OPERATION_NOT_SUPPORTED = 3; MULTIPLE_CTXS_NOT_SUPPORTED = 4;
@@ -214,6 +216,13 @@ pub const CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD: u64 = 2;
 pub const CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH: u64 = 4;
 /// Flags of instantiation: nodes keep the priority with which they were captured.
 pub const CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY: u64 = 8;
+/// An edge's outgoing port: the kernel has finished.
+pub const CU_GRAPH_KERNEL_NODE_PORT_DEFAULT: c_uchar = 0;
+/// An edge's outgoing port: every block of the kernel has let its dependents go, or has ended. Only with
+/// [`CUgraphDependencyType::PROGRAMMATIC`].
+pub const CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC: c_uchar = 1;
+/// An edge's outgoing port: every block of the kernel has begun, as far as the device can tell.
+pub const CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER: c_uchar = 2;
 /// Flags of [`crate::cuGraphDebugDotPrint`]: everything.
 pub const CU_GRAPH_DEBUG_DOT_FLAGS_VERBOSE: c_uint = 1;
 
@@ -373,6 +382,30 @@ impl Default for CUDA_KERNEL_NODE_PARAMS_v2 {
     }
 }
 
+/// What an edge between two graph nodes stands for. Zeros are a full dependency.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CUgraphEdgeData {
+    /// When the upstream node releases the edge: [`CU_GRAPH_KERNEL_NODE_PORT_DEFAULT`] or one of the others, which only kernels have.
+    pub from_port: c_uchar,
+    /// Which part of the downstream node waits; 0, all of it, is the only port that there is.
+    pub to_port: c_uchar,
+    /// A [`CUgraphDependencyType`]; the field is named `type` in C.
+    pub kind: c_uchar,
+    /// Zeros.
+    pub reserved: [c_uchar; 5],
+}
+
+impl CUgraphEdgeData {
+    /// What the capture of a launch with `PROGRAMMATIC_STREAM_SERIALIZATION` makes of an edge.
+    pub const PROGRAMMATIC: Self = Self {
+        from_port: CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC,
+        to_port: 0,
+        kind: CUgraphDependencyType::PROGRAMMATIC.0 as c_uchar,
+        reserved: [0; 5],
+    };
+}
+
 /// Arguments and answers of [`crate::cuGraphInstantiateWithParams`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -431,6 +464,8 @@ mod tests {
             ],
             [32, 40, 56, 64]
         );
+        assert_eq!((size_of::<CUgraphEdgeData>(), align_of::<CUgraphEdgeData>()), (8, 1));
+        assert_eq!([offset_of!(CUgraphEdgeData, to_port), offset_of!(CUgraphEdgeData, kind)], [1, 2]);
         assert_eq!(size_of::<CUDA_GRAPH_INSTANTIATE_PARAMS>(), 32);
         assert_eq!(offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS, result), 24);
         assert_eq!(size_of::<CUgraphExecUpdateResultInfo>(), 24);
