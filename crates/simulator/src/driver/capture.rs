@@ -13,6 +13,8 @@
 //! | a wait in a capture for an event of another capture | 902, for both captures |
 //! | the end of a capture on a stream that joined it / from another thread | 903 / 908, the capture stays valid |
 //! | the end of a capture with work that its first stream does not wait for | 904, the capture is over |
+//! | the end of a capture with a half edge left that does not wait for a whole node | 904, the capture is over |
+//! | work that a half edge of its stream cannot lead to | 1 |
 //! | anything on a stream of an invalidated capture, also its end | 901 |
 //!
 //! Except where the table says otherwise, the error invalidates the capture. Only its end makes its streams leave it.
@@ -22,9 +24,10 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use gridpoint_driver::{CUresult, CUstreamCaptureMode as Mode};
+use gridpoint_driver::{CUgraphNodeType as Kind, CUresult, CUstreamCaptureMode as Mode};
 
-use super::graphs::Graph;
+use super::edges::{self, Edge};
+use super::graphs::{Graph, Node};
 use super::state::{Id, LEGACY, State};
 use super::streams::thread_number;
 use super::work::Work;
@@ -40,8 +43,26 @@ pub(super) struct Capture {
     /// The thread that began it.
     thread: u64,
     pub(super) invalid: bool,
-    /// The streams that take part, and the nodes that the next node of each depends on.
-    pub(super) streams: BTreeMap<Id, Vec<Id>>,
+    /// The streams that take part, and what the next node of each depends on, in the order of the nodes.
+    pub(super) streams: BTreeMap<Id, Vec<Tail>>,
+}
+
+/// The half edge that the next node of a capturing stream will be the other end of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tail {
+    pub(super) edge: Edge<Id>,
+    /// Whether it is the stream's own order, and nothing that a wait for an event or a call asked for.
+    pub(super) own: bool,
+}
+
+/// Adds a half edge; of two from the same node the stricter stays.
+pub(super) fn add_tail(tails: &mut Vec<Tail>, edge: Edge<Id>) {
+    let added = Tail { edge, own: false };
+    match tails.binary_search_by_key(&edge.from, |tail| tail.edge.from) {
+        Ok(place) if tails[place].edge.is_stricter_than(&edge) => {}
+        Ok(place) => tails[place] = added,
+        Err(place) => tails.insert(place, added),
+    }
 }
 
 /// What a stream does with work.
@@ -201,6 +222,7 @@ impl State {
             if let Some(stream) = self.streams.get_mut(stream) {
                 stream.capture = None;
                 stream.reported.clear();
+                stream.reported_data.clear();
             }
         }
         if !keep {
@@ -210,19 +232,22 @@ impl State {
         }
     }
 
-    /// Whether the first stream of a capture waits, directly or not, for the last work of every other stream of it.
+    /// Whether the first stream of a capture waits, directly or not, for the last work of every other stream of it. Edges that do not
+    /// wait for a whole node do not count, and none may be left over ("Edge Data").
     fn is_joined(&self, capture: &Capture) -> bool {
         let Some(graph) = self.graphs.get(&capture.graph) else { return false };
-        let mut open = capture.streams.get(&capture.origin).cloned().unwrap_or_default();
+        let mut open: Vec<Edge<Id>> =
+            capture.streams.get(&capture.origin).into_iter().flatten().map(|tail| tail.edge).collect();
         let mut reached = BTreeSet::new();
-        while let Some(node) = open.pop() {
-            if reached.insert(node)
-                && let Some(node) = graph.nodes.get(&node)
+        while let Some(edge) = open.pop() {
+            if edge.is_full()
+                && reached.insert(edge.from)
+                && let Some(node) = graph.nodes.get(&edge.from)
             {
                 open.extend(&node.dependencies);
             }
         }
-        capture.streams.values().flatten().all(|node| reached.contains(node))
+        capture.streams.values().flatten().all(|tail| tail.edge.is_full() && reached.contains(&tail.edge.from))
     }
 
     /// Takes a stream that is being destroyed out of its capture.
@@ -236,12 +261,28 @@ impl State {
     }
 
     /// Makes work the next node of a capturing stream.
+    ///
+    /// A launch with programmatic stream serialisation depends programmatically on the kernel before it in its stream. It depends wholly
+    /// on anything else before it, and on what the stream was made to wait for.
     pub(super) fn capture_node(&mut self, capture: Id, stream: Id, work: Work) -> Answer<Id> {
         let node = self.fresh();
         let capture = self.captures.get_mut(&capture).ok_or(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED)?;
-        let tails = capture.streams.entry(stream).or_default();
-        let dependencies = std::mem::replace(tails, vec![node]);
         let graph = self.graphs.get_mut(&capture.graph).ok_or(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED)?;
+        let serialised = matches!(&work, Work::Kernel(kernel) if kernel.programmatic);
+        let tails = capture.streams.entry(stream).or_default();
+        let mut dependencies = Vec::new();
+        for Tail { edge, own } in tails.iter() {
+            let kind = graph.nodes.get(&edge.from).map(Node::kind);
+            let kernels = serialised && kind == Some(Kind::KERNEL);
+            let edge = if kernels && *own { Edge::programmatic(edge.from) } else { *edge };
+            let checked = kind.map(|kind| edges::check(edge.data, kind, work.kind()));
+            if let Some(Err(code)) = checked {
+                capture.invalid = true;
+                return Err(code);
+            }
+            dependencies.push(edge);
+        }
+        *tails = vec![Tail { edge: Edge::full(node), own: true }];
         graph.insert(node, work, dependencies);
         self.nodes.insert(node, capture.graph);
         Ok(node)
@@ -249,7 +290,13 @@ impl State {
 
     /// A wait of `stream`, which takes part in the capture `ours`, for an event that was recorded in the capture `theirs` when these
     /// nodes were the last of its stream.
-    pub(super) fn join_capture(&mut self, stream: Id, ours: Option<Id>, theirs: Id, dependencies: &[Id]) -> Answer {
+    pub(super) fn join_capture(
+        &mut self,
+        stream: Id,
+        ours: Option<Id>,
+        theirs: Id,
+        dependencies: &[Edge<Id>],
+    ) -> Answer {
         let Some(capture) = self.captures.get_mut(&theirs) else {
             let Some(ours) = ours else { return Err(CUresult::ERROR_CAPTURED_EVENT) };
             self.invalidate(ours);
@@ -268,9 +315,7 @@ impl State {
             return Err(CUresult::ERROR_STREAM_CAPTURE_IMPLICIT);
         }
         let tails = capture.streams.entry(stream).or_default();
-        tails.extend(dependencies);
-        tails.sort_unstable();
-        tails.dedup();
+        dependencies.iter().for_each(|&edge| add_tail(tails, edge));
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.capture = Some(theirs);
         }

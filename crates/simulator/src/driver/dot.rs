@@ -3,7 +3,9 @@
 use std::ffi::{c_char, c_uint};
 use std::fmt::Write;
 
-use gridpoint_driver::{CUgraph, CUresult, Table};
+use gridpoint_driver::{
+    CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER, CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC, CUgraph, CUresult, Table,
+};
 
 use super::graphs::Graph;
 use super::modules::text;
@@ -41,8 +43,13 @@ fn dot(graph: &Graph) -> Result<String, std::fmt::Error> {
     for (&node, content) in &graph.nodes {
         writeln!(text, "\"graph_1_node_{}\" [label=\"{}\"];", name(node), label(&content.work))?;
     }
-    for (from, to) in graph.edges() {
-        writeln!(text, "\"graph_1_node_{}\" -> \"graph_1_node_{}\";", name(from), name(to))?;
+    for (edge, to) in graph.edges() {
+        let style = match edge.data.from_port {
+            CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC => " [style=dashed label=\"programmatic\"]",
+            CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER => " [style=dotted label=\"launch order\"]",
+            _ => "",
+        };
+        writeln!(text, "\"graph_1_node_{}\" -> \"graph_1_node_{}\"{style};", name(edge.from), name(to))?;
     }
     text.push_str("}\n}\n");
     Ok(text)

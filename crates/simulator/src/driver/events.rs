@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use gridpoint_driver::{CU_EVENT_DISABLE_TIMING, CU_EVENT_RECORD_EXTERNAL, CUevent, CUresult, CUstream, Table};
 
+use super::edges::Edge;
 use super::state::{Id, State, handle, id};
 use super::work::Work;
 use super::{Answer, in_context, put, releasing};
@@ -20,7 +21,7 @@ pub(super) enum Mark {
     /// An entry of a stream.
     Stream { stream: Id, sequence: u64 },
     /// The last nodes of a stream in a capture.
-    Capture { capture: Id, dependencies: Vec<Id> },
+    Capture { capture: Id, dependencies: Vec<Edge<Id>> },
 }
 
 /// An event.
@@ -72,7 +73,8 @@ impl State {
             Some(capture) if external => return self.capture_node(capture, stream, Work::Record(event)).map(drop),
             Some(capture) => {
                 let tails = self.captures.get(&capture).and_then(|capture| capture.streams.get(&stream));
-                Mark::Capture { capture, dependencies: tails.cloned().unwrap_or_default() }
+                let dependencies = tails.into_iter().flatten().map(|tail| tail.edge).collect();
+                Mark::Capture { capture, dependencies }
             }
             None => Mark::Stream { stream, sequence: self.enqueue(stream, Work::Record(event), Vec::new())? },
         };

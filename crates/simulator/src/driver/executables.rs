@@ -3,6 +3,7 @@
 //! Instantiation copies the graph. A launch enqueues the copy as it is then: a later update or destruction changes nothing of it. The
 //! launches of one executable graph run one after another, on whatever streams.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gridpoint_driver::{
@@ -12,6 +13,7 @@ use gridpoint_driver::{
     CUgraphExec, CUgraphInstantiateResult, CUgraphNode, CUresult, CUstream, Table,
 };
 
+use super::edges::Edge;
 use super::events::Mark;
 use super::graphs::Graph;
 use super::state::{Id, State, handle, id};
@@ -30,7 +32,7 @@ pub(super) struct ImageNode {
     pub(super) work: Work,
     /// Whether launches run it.
     pub(super) enabled: bool,
-    pub(super) dependencies: Vec<usize>,
+    pub(super) dependencies: Vec<Edge<usize>>,
     pub(super) dependents: Vec<usize>,
 }
 
@@ -41,22 +43,26 @@ pub(super) struct Image {
 }
 
 impl Image {
-    pub(super) fn new(graph: &Graph) -> Self {
-        let sources: Vec<Id> = graph.nodes.keys().copied().collect();
+    /// None where the graph's edges form a cycle.
+    pub(super) fn new(graph: &Graph) -> Option<Self> {
+        let order = graph.order()?;
+        let places: BTreeMap<Id, usize> = order.iter().enumerate().map(|(place, &node)| (node, place)).collect();
+        let place = |edge: &Edge<Id>| Some(edge.moved(*places.get(&edge.from)?));
         let copy = |(&source, node): (&Id, &super::graphs::Node)| ImageNode {
             source,
             work: node.work.clone(),
             enabled: true,
-            dependencies: node.dependencies.iter().filter_map(|before| sources.binary_search(before).ok()).collect(),
+            dependencies: node.dependencies.iter().filter_map(place).collect(),
             dependents: Vec::new(),
         };
-        let mut nodes: Vec<ImageNode> = graph.nodes.iter().map(copy).collect();
+        let mut nodes: Vec<ImageNode> =
+            order.iter().filter_map(|node| graph.nodes.get_key_value(node)).map(copy).collect();
         for node in 0..nodes.len() {
             for before in nodes[node].dependencies.clone() {
-                nodes[before].dependents.push(node);
+                nodes[before.from].dependents.push(node);
             }
         }
-        Self { nodes }
+        Some(Self { nodes })
     }
 
     fn device_bytes(&self) -> u64 {
@@ -88,6 +94,8 @@ impl Image {
 #[derive(Debug)]
 pub(super) struct Executable {
     pub(super) image: Arc<Image>,
+    /// Whether its kernels run with the priorities of their nodes, which an update then may not change.
+    pub(super) node_priority: bool,
     /// The entry of its latest launch.
     latest: Option<(Id, u64)>,
 }
@@ -123,11 +131,12 @@ impl State {
         if flags & DEVICE_LAUNCH != 0 {
             return Err(CUresult::ERROR_NOT_SUPPORTED);
         }
-        let image = Image::new(graph);
+        let image = Image::new(graph).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         self.reserve(image.device_bytes())?;
         let created = self.fresh();
         put!(executable, CUgraphExec(handle(created)))?;
-        self.executables.insert(created, Executable { image: Arc::new(image), latest: None });
+        let node_priority = flags & NODE_PRIORITY != 0;
+        self.executables.insert(created, Executable { image: Arc::new(image), node_priority, latest: None });
         Ok(())
     }
 
@@ -190,6 +199,9 @@ unsafe extern "C" fn instantiate_with_params(
         answers.result = match answer {
             Ok(()) => CUgraphInstantiateResult::SUCCESS,
             Err(CUresult::ERROR_NOT_SUPPORTED) => CUgraphInstantiateResult::NODE_OPERATION_NOT_SUPPORTED,
+            Err(_) if state.graph(graph).is_ok_and(|graph| graph.order().is_none()) => {
+                CUgraphInstantiateResult::INVALID_STRUCTURE
+            }
             Err(_) => CUgraphInstantiateResult::ERROR,
         };
         put!(params, answers)?;

@@ -60,7 +60,20 @@ with_functions!(define);
 /// Suffixes of a function's versions, newest first.
 const VERSIONS: [&str; 4] = ["_v3", "_v2", "_v1", ""];
 
-/// The newest version of the function that the device has. Flags 0 and 1 ask for the handle 0 to be the legacy stream, as it is here;
+/// Versions of functions that only callers of at least [`EDGE_DATA_SINCE`] get: those with edge data.
+const WITH_EDGE_DATA: [&str; 7] = [
+    "cuGraphAddDependencies_v2",
+    "cuGraphGetEdges_v2",
+    "cuGraphNodeGetDependencies_v2",
+    "cuGraphNodeGetDependentNodes_v2",
+    "cuGraphRemoveDependencies_v2",
+    "cuStreamGetCaptureInfo_v3",
+    "cuStreamUpdateCaptureDependencies_v2",
+];
+/// CUDA 12.3, which introduced edge data (CUDA programming guide, "Edge Data").
+const EDGE_DATA_SINCE: c_int = 12_030;
+
+/// The newest version of the function that the device has and that a caller of this CUDA version knows. Flags 0 and 1 ask for the handle 0 to be the legacy stream, as it is here;
 /// flag 2 asks for functions whose handle 0 is the thread's own stream, of which there are none.
 fn find(symbol: *const c_char, version: c_int, flags: u64) -> Result<*mut c_void, CUresult> {
     if symbol.is_null() || version < 2000 || flags > 2 {
@@ -71,7 +84,9 @@ fn find(symbol: *const c_char, version: c_int, flags: u64) -> Result<*mut c_void
     if flags == 2 || version > super::device::DRIVER_VERSION {
         return Err(CUresult::ERROR_NOT_FOUND);
     }
-    let versions = VERSIONS.iter().find_map(|suffix| address(&format!("{name}{suffix}")));
+    let known = |name: &String| version >= EDGE_DATA_SINCE || !WITH_EDGE_DATA.contains(&name.as_str());
+    let mut names = VERSIONS.iter().map(|suffix| format!("{name}{suffix}")).filter(known);
+    let versions = names.find_map(|name| address(&name));
     versions.ok_or(CUresult::ERROR_NOT_FOUND)
 }
 

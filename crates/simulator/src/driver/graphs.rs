@@ -1,26 +1,29 @@
 //! Graphs (CUDA driver API, "Graph Management").
 //!
-//! Nodes are numbered as they are made and a node only depends on ones that exist, so their order is a topological one.
+//! Nodes are numbered as they are made. A node only depends on ones that exist when it is made, but edges that are added later may lead
+//! anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_uint;
 
 use gridpoint_driver::{CUgraph, CUgraphNode, CUgraphNodeType as Kind, CUresult, Table};
 
+use super::edges::Edge;
 use super::state::{Id, State, handle, id};
 use super::work::Work;
 use super::{Answer, get, in_context, put, releasing};
 
-/// A node: its work, and the nodes that must run before it.
+/// A node: its work, and the edges from the nodes that it depends on.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) work: Work,
-    pub(super) dependencies: Vec<Id>,
+    pub(super) dependencies: Vec<Edge<Id>>,
 }
 
-impl Node {
+impl Work {
+    /// The kind of a node with this work.
     pub(super) fn kind(&self) -> Kind {
-        match self.work {
+        match self {
             Work::Empty => Kind::EMPTY,
             Work::Kernel(_) => Kind::KERNEL,
             Work::Copy { .. } => Kind::MEMCPY,
@@ -34,6 +37,12 @@ impl Node {
     }
 }
 
+impl Node {
+    pub(super) fn kind(&self) -> Kind {
+        self.work.kind()
+    }
+}
+
 /// A graph.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
@@ -43,14 +52,38 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Adds a node with a number greater than those of its dependencies.
-    pub(super) fn insert(&mut self, node: Id, work: Work, dependencies: Vec<Id>) {
+    /// Adds a node.
+    pub(super) fn insert(&mut self, node: Id, work: Work, dependencies: Vec<Edge<Id>>) {
         self.nodes.insert(node, Node { work, dependencies });
     }
 
-    /// The edges: dependency, dependent.
-    pub(super) fn edges(&self) -> impl Iterator<Item = (Id, Id)> {
-        self.nodes.iter().flat_map(|(&to, node)| node.dependencies.iter().map(move |&from| (from, to)))
+    /// The edges, and the node that each leads to.
+    pub(super) fn edges(&self) -> impl Iterator<Item = (Edge<Id>, Id)> {
+        self.nodes.iter().flat_map(|(&to, node)| node.dependencies.iter().map(move |&edge| (edge, to)))
+    }
+
+    /// The nodes in topological order, and of those that are free the one made first; none where the edges form a cycle.
+    pub(super) fn order(&self) -> Option<Vec<Id>> {
+        let mut missing: BTreeMap<Id, usize> =
+            self.nodes.iter().map(|(&node, content)| (node, content.dependencies.len())).collect();
+        let mut dependents: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
+        for (edge, to) in self.edges() {
+            dependents.entry(edge.from).or_default().push(to);
+        }
+        let mut free: BTreeSet<Id> =
+            missing.iter().filter(|&(_, &missing)| missing == 0).map(|(&node, _)| node).collect();
+        let mut order = Vec::new();
+        while let Some(node) = free.pop_first() {
+            order.push(node);
+            for dependent in dependents.get(&node).into_iter().flatten() {
+                let left = missing.get_mut(dependent)?;
+                *left -= 1;
+                if *left == 0 {
+                    free.insert(*dependent);
+                }
+            }
+        }
+        (order.len() == self.nodes.len()).then_some(order)
     }
 }
 
@@ -60,7 +93,6 @@ pub(super) fn fill(table: &mut Table) {
     table.cuGraphDestroy = destroy;
     table.cuGraphGetNodes = get_nodes;
     table.cuGraphGetRootNodes = get_root_nodes;
-    table.cuGraphGetEdges = get_edges;
 }
 
 impl State {
@@ -77,7 +109,7 @@ impl State {
 
 /// Answers a list the way cuGraphGetNodes does: the count where there is no array; else as many as fit it, null behind the last, and
 /// how many were written.
-fn put_list(array: *mut CUgraphNode, capacity: usize, nodes: impl Iterator<Item = Id>) -> Answer<usize> {
+pub(super) fn put_list(array: *mut CUgraphNode, capacity: usize, nodes: impl Iterator<Item = Id>) -> Answer<usize> {
     let mut written = 0;
     for node in nodes.take(capacity) {
         put!(array.wrapping_add(written), CUgraphNode(handle(node)))?;
@@ -116,17 +148,17 @@ unsafe extern "C" fn clone(copy: *mut CUgraph, original: CUgraph) -> CUresult {
         if graph.capturing {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        let nodes: Vec<(Id, Work, Vec<Id>)> =
+        let nodes: Vec<(Id, Work, Vec<Edge<Id>>)> =
             graph.nodes.iter().map(|(&id, node)| (id, node.work.clone(), node.dependencies.clone())).collect();
         let created = state.fresh();
         put!(copy, CUgraph(handle(created)))?;
+        let copies: BTreeMap<Id, Id> = nodes.iter().map(|&(original, ..)| (original, state.fresh())).collect();
         let mut cloned = Graph::default();
-        let mut copies = BTreeMap::new();
         for (original, work, dependencies) in nodes {
-            let node = state.fresh();
-            copies.insert(original, node);
+            let Some(&node) = copies.get(&original) else { continue };
             state.nodes.insert(node, created);
-            cloned.insert(node, work, dependencies.iter().filter_map(|before| copies.get(before).copied()).collect());
+            let copy = |edge: &Edge<Id>| Some(edge.moved(*copies.get(&edge.from)?));
+            cloned.insert(node, work, dependencies.iter().filter_map(copy).collect());
         }
         state.graphs.insert(created, cloned);
         Ok(())
@@ -153,25 +185,5 @@ unsafe extern "C" fn get_root_nodes(graph: CUgraph, nodes: *mut CUgraphNode, cou
         let graph = state.graph(graph)?;
         let is_root = |(&id, node): (&Id, &Node)| node.dependencies.is_empty().then_some(id);
         answer_nodes(nodes, count, graph.nodes.iter().filter_map(is_root).collect())
-    })
-}
-
-unsafe extern "C" fn get_edges(
-    graph: CUgraph,
-    from: *mut CUgraphNode,
-    to: *mut CUgraphNode,
-    count: *mut usize,
-) -> CUresult {
-    in_context(|state| {
-        let graph = state.graph(graph)?;
-        match (from.is_null(), to.is_null()) {
-            (true, true) => put!(count, graph.edges().count()),
-            (false, false) => {
-                let capacity = get!(count)?;
-                put_list(from, capacity, graph.edges().map(|(from, _)| from))?;
-                put!(count, put_list(to, capacity, graph.edges().map(|(_, to)| to))?)
-            }
-            _ => Err(CUresult::ERROR_INVALID_VALUE),
-        }
     })
 }

@@ -3,7 +3,7 @@
 //! A kernel takes one parameter struct by value: the first entry of `kernel_params` is its address, and its bytes are copied when the
 //! call is made.
 
-use std::ffi::{c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
 
 use gridpoint_driver::{
@@ -33,6 +33,9 @@ pub(super) struct Arguments {
     pub(super) block: [c_uint; 3],
     /// Blocks of a cluster; ones without clusters.
     pub(super) cluster: [c_uint; 3],
+    /// Whether programmatic stream serialisation is asked for.
+    pub(super) programmatic: bool,
+    pub(super) priority: c_int,
     pub(super) shared_bytes: c_uint,
     pub(super) kernel_params: *mut *mut c_void,
     pub(super) extra: *mut *mut c_void,
@@ -54,10 +57,28 @@ fn copy_parameters(kernel_params: *mut *mut c_void, bytes: usize) -> Answer<Box<
     Ok(words)
 }
 
+impl Arguments {
+    /// With the attributes of a node's kernel: other parameters leave them as they are.
+    pub(super) fn with_attributes_of(self, kernel: &Kernel) -> Self {
+        Self { cluster: kernel.cluster, programmatic: kernel.programmatic, priority: kernel.priority, ..self }
+    }
+}
+
+/// Refuses clusters that do not divide the grid, or that not every function may have.
+pub(super) fn check_cluster(grid: [u32; 3], cluster: [u32; 3]) -> Answer {
+    // cuLaunchKernelEx, CLUSTER_DIMENSION: the grid is a multiple of the cluster. More than 8 blocks need the function's permission,
+    // which is not asked for here.
+    if !grid.iter().zip(cluster).all(|(grid, cluster)| grid.is_multiple_of(cluster)) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let blocks = cluster.iter().try_fold(1u32, |product, &extent| product.checked_mul(extent));
+    if blocks.is_none_or(|size| size > CLUSTER_BLOCKS) { Err(CUresult::ERROR_INVALID_CLUSTER_SIZE) } else { Ok(()) }
+}
+
 impl State {
     /// Checks a launch and copies its parameters.
     pub(super) fn kernel(&self, arguments: Arguments) -> Answer<Arc<Kernel>> {
-        let Arguments { function: handle, grid, block, cluster, shared_bytes, kernel_params, extra } = arguments;
+        let Arguments { function: handle, grid, block, cluster, shared_bytes, kernel_params, extra, .. } = arguments;
         let function = self.function(handle)?;
         if !extra.is_null() {
             return Err(CUresult::ERROR_NOT_SUPPORTED);
@@ -72,24 +93,15 @@ impl State {
         {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        // cuLaunchKernelEx, CLUSTER_DIMENSION: the grid is a multiple of the cluster. More than 8 blocks need the function's permission,
-        // which is not asked for here.
-        if !grid.iter().zip(cluster).all(|(grid, cluster)| grid.is_multiple_of(cluster)) {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        if cluster
-            .iter()
-            .try_fold(1u32, |product, &extent| product.checked_mul(extent))
-            .is_none_or(|size| size > CLUSTER_BLOCKS)
-        {
-            return Err(CUresult::ERROR_INVALID_CLUSTER_SIZE);
-        }
+        check_cluster(grid, cluster)?;
         let parameters = copy_parameters(kernel_params, function.kernel.parameter_bytes() as usize)?;
-        Ok(Arc::new(Kernel::new((id(handle.0), function.kernel), (grid, block, cluster), shared_bytes, parameters)))
+        let mut kernel = Kernel::new((id(handle.0), function.kernel), (grid, block, cluster), shared_bytes, parameters);
+        (kernel.programmatic, kernel.priority) = (arguments.programmatic, arguments.priority);
+        Ok(Arc::new(kernel))
     }
 }
 
-/// Whether a launch attribute is one that the device has. Programmatic serialisation is accepted and leaves the dependency whole.
+/// Whether a launch attribute is one that the device has.
 fn check_attribute(attribute: &CUlaunchAttribute) -> Answer {
     // SAFETY: the caller set the part of the union that the attribute's name says.
     let number = || unsafe { attribute.value.value };
@@ -135,11 +147,14 @@ unsafe extern "C" fn launch_kernel(
     extra: *mut *mut c_void,
 ) -> CUresult {
     in_context(|state| {
+        let priority = state.priority(id(stream.0));
         let kernel = state.kernel(Arguments {
             function,
             grid: [grid_dim_x, grid_dim_y, grid_dim_z],
             block: [block_dim_x, block_dim_y, block_dim_z],
             cluster: [1; 3],
+            programmatic: false,
+            priority,
             shared_bytes,
             kernel_params,
             extra,
@@ -156,16 +171,20 @@ unsafe extern "C" fn launch_kernel_ex(
 ) -> CUresult {
     in_context(|state| {
         let config = get!(config)?;
-        let mut cluster = [1; 3];
+        let (mut cluster, mut programmatic, mut priority) = ([1; 3], false, state.priority(id(config.stream.0)));
         for index in 0..config.num_attrs as usize {
             if config.attrs.is_null() {
                 return Err(CUresult::ERROR_INVALID_VALUE);
             }
             let attribute = get!(config.attrs.wrapping_add(index))?;
             check_attribute(&attribute)?;
-            if attribute.id == Attribute::CLUSTER_DIMENSION {
-                // SAFETY: the caller set the part of the union that the attribute's name says.
-                cluster = unsafe { attribute.value.cluster };
+            // SAFETY: the caller set the part of the union that the attribute's name says; any bytes are a number.
+            let (number, extents) = unsafe { (attribute.value.value, attribute.value.cluster) };
+            match attribute.id {
+                Attribute::CLUSTER_DIMENSION => cluster = extents,
+                Attribute::PROGRAMMATIC_STREAM_SERIALIZATION => programmatic = number != 0,
+                Attribute::PRIORITY => priority = number,
+                _ => {}
             }
         }
         let kernel = state.kernel(Arguments {
@@ -173,6 +192,8 @@ unsafe extern "C" fn launch_kernel_ex(
             grid: [config.grid_dim_x, config.grid_dim_y, config.grid_dim_z],
             block: [config.block_dim_x, config.block_dim_y, config.block_dim_z],
             cluster,
+            programmatic,
+            priority,
             shared_bytes: config.shared_mem_bytes,
             kernel_params,
             extra,

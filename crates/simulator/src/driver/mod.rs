@@ -13,7 +13,8 @@
 //! | `virtual_memory.rs` | reserved addresses, physical memory, and the mappings between them |
 //! | `streams.rs`, `events.rs` | stream and event calls |
 //! | `capture.rs`, `capturing.rs` | the rules of stream capture, and its calls |
-//! | `graphs.rs`, `nodes.rs`, `executables.rs`, `update.rs`, `dot.rs` | graphs |
+//! | `graphs.rs`, `nodes.rs`, `attributes.rs`, `executables.rs`, `update.rs`, `dot.rs` | graphs |
+//! | `edges.rs`, `dependencies.rs` | what a graph's edges stand for, and their calls |
 //! | `gate.rs`, `injection.rs` | calls that fail from outside; counted calls; addresses of functions by name |
 //! | `leaks.rs` | what was made and not given back |
 //!
@@ -33,12 +34,15 @@ use crate::fault::Fault;
 use crate::module::HostModule;
 
 mod allocation;
+mod attributes;
 mod capture;
 mod capturing;
 mod contexts;
 mod copies;
+mod dependencies;
 mod device;
 mod dot;
+mod edges;
 mod events;
 mod executables;
 mod functions;
@@ -125,6 +129,8 @@ pub fn table(options: Options, modules: &[&'static HostModule]) -> Table {
     capturing::fill(&mut table);
     graphs::fill(&mut table);
     nodes::fill(&mut table);
+    attributes::fill(&mut table);
+    dependencies::fill(&mut table);
     executables::fill(&mut table);
     update::fill(&mut table);
     dot::fill(&mut table);

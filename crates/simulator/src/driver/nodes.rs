@@ -7,6 +7,7 @@ use gridpoint_driver::{
     CUgraphNodeType, CUkernel, CUresult, Table,
 };
 
+use super::edges::Edge;
 use super::graphs::Node;
 use super::launch::Arguments;
 use super::state::{PRIMARY, State, handle, id};
@@ -27,11 +28,18 @@ impl State {
         graph.and_then(|graph| graph.nodes.get(&id(node.0))).ok_or(CUresult::ERROR_INVALID_VALUE)
     }
 
-    fn kernel_node(&self, node: CUgraphNode) -> Answer<&Arc<Kernel>> {
+    pub(super) fn kernel_node(&self, node: CUgraphNode) -> Answer<&Arc<Kernel>> {
         match &self.node(node)?.work {
             Work::Kernel(kernel) => Ok(kernel),
             _ => Err(CUresult::ERROR_INVALID_VALUE),
         }
+    }
+
+    /// A node's work, to be changed.
+    pub(super) fn node_work(&mut self, node: CUgraphNode) -> Answer<&mut Work> {
+        let graph = self.nodes.get(&id(node.0)).and_then(|graph| self.graphs.get_mut(graph));
+        let node = graph.and_then(|graph| graph.nodes.get_mut(&id(node.0)));
+        node.map(|node| &mut node.work).ok_or(CUresult::ERROR_INVALID_VALUE)
     }
 }
 
@@ -42,6 +50,8 @@ impl From<CUDA_KERNEL_NODE_PARAMS_v1> for Arguments {
             grid: [params.grid_dim_x, params.grid_dim_y, params.grid_dim_z],
             block: [params.block_dim_x, params.block_dim_y, params.block_dim_z],
             cluster: [1; 3],
+            programmatic: false,
+            priority: 0,
             shared_bytes: params.shared_mem_bytes,
             kernel_params: params.kernel_params,
             extra: params.extra,
@@ -56,6 +66,8 @@ impl From<CUDA_KERNEL_NODE_PARAMS_v2> for Arguments {
             grid: [params.grid_dim_x, params.grid_dim_y, params.grid_dim_z],
             block: [params.block_dim_x, params.block_dim_y, params.block_dim_z],
             cluster: [1; 3],
+            programmatic: false,
+            priority: 0,
             shared_bytes: params.shared_mem_bytes,
             kernel_params: params.kernel_params,
             extra: params.extra,
@@ -86,7 +98,7 @@ unsafe extern "C" fn add_kernel_node(
         let graph = id(graph.0);
         state.nodes.insert(added, graph);
         if let Some(graph) = state.graphs.get_mut(&graph) {
-            graph.insert(added, Work::Kernel(kernel), before);
+            graph.insert(added, Work::Kernel(kernel), before.into_iter().map(Edge::full).collect());
         }
         Ok(())
     })
@@ -95,16 +107,13 @@ unsafe extern "C" fn add_kernel_node(
 /// Executable graphs made before keep the old parameters.
 unsafe extern "C" fn kernel_node_set_params(node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v2) -> CUresult {
     in_context(|state| {
-        // Clusters are an attribute of the node, which stays.
-        let cluster = state.kernel_node(node)?.cluster;
+        let old = Arc::clone(state.kernel_node(node)?);
         let params = get!(params)?;
         if params.func.is_null() && !params.kern.is_null() {
             return Err(CUresult::ERROR_NOT_SUPPORTED);
         }
-        let kernel = state.kernel(Arguments { cluster, ..params.into() })?;
-        let graph = state.nodes.get(&id(node.0)).and_then(|graph| state.graphs.get_mut(graph));
-        let node = graph.and_then(|graph| graph.nodes.get_mut(&id(node.0)));
-        node.ok_or(CUresult::ERROR_INVALID_VALUE)?.work = Work::Kernel(kernel);
+        let kernel = state.kernel(Arguments::from(params).with_attributes_of(&old))?;
+        *state.node_work(node)? = Work::Kernel(kernel);
         Ok(())
     })
 }

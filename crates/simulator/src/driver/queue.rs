@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use gridpoint_driver::{CU_STREAM_NON_BLOCKING, CUgraphNode, CUresult};
+use gridpoint_driver::{CU_STREAM_NON_BLOCKING, CUgraphEdgeData, CUgraphNode, CUresult};
 
 use super::Answer;
 use super::state::{Id, LEGACY, PER_THREAD, State};
@@ -43,12 +43,14 @@ pub(super) struct Stream {
     pub(super) queried: bool,
     /// What cuStreamGetCaptureInfo answered last; the caller holds a pointer to it.
     pub(super) reported: Vec<CUgraphNode>,
+    /// The edge data that go with `reported`.
+    pub(super) reported_data: Vec<CUgraphEdgeData>,
 }
 
 impl Stream {
     pub(super) fn new(flags: u32, priority: i32) -> Self {
-        let (queue, reported) = (VecDeque::new(), Vec::new());
-        Self { flags, priority, queue, replay: None, capture: None, queried: false, reported }
+        let (queue, reported, reported_data) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { flags, priority, queue, replay: None, capture: None, queried: false, reported, reported_data }
     }
 
     pub(super) fn legacy() -> Self {

@@ -55,6 +55,11 @@ impl State {
         self.streams.get(&stream).ok_or(CUresult::ERROR_INVALID_HANDLE)
     }
 
+    /// The priority of the stream behind a handle's number; 0 where there is none.
+    pub(super) fn priority(&mut self, stream: Id) -> c_int {
+        self.stream_id(stream).ok().and_then(|stream| self.streams.get(&stream)).map_or(0, |stream| stream.priority)
+    }
+
     /// Enqueues work on the stream behind a handle's number, or makes it a node where the stream captures.
     pub(super) fn submit(&mut self, stream: Id, work: Work) -> Answer {
         let capture = self.capture_of(stream)?;

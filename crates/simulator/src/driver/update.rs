@@ -44,8 +44,9 @@ impl State {
         }
     }
 
-    /// Compares node by node, in the order in which they were made: kinds, dependencies, and what an update may not change.
-    fn compare(&self, old: &Image, new: &Image) -> Result<(), Refusal> {
+    /// Compares node by node, in the images' order: kinds, dependencies with what their edges stand for, and what an update may not
+    /// change.
+    fn compare(&self, old: &Image, new: &Image, node_priority: bool) -> Result<(), Refusal> {
         if old.nodes.len() != new.nodes.len() {
             return Err(Refusal { why: Why::TOPOLOGY_CHANGED, node: 0, from: 0 });
         }
@@ -55,15 +56,21 @@ impl State {
                 return refuse(Why::NODE_TYPE_CHANGED);
             }
             if before.dependencies != after.dependencies {
-                let other = after.dependencies.iter().find(|from| !before.dependencies.contains(from));
-                let from = other.map_or(0, |&from| new.nodes[from].source);
+                let other = after.dependencies.iter().find(|edge| !before.dependencies.contains(edge));
+                let from = other.map_or(0, |edge| new.nodes[edge.from].source);
                 return Err(Refusal { why: Why::TOPOLOGY_CHANGED, node: after.source, from });
             }
             if self.memory_kinds(&before.work) != self.memory_kinds(&after.work) {
                 return refuse(Why::PARAMETERS_CHANGED);
             }
             if let (Work::Graph(old), Work::Graph(new)) = (&before.work, &after.work) {
-                self.compare(old, new)?;
+                self.compare(old, new, node_priority)?;
+            }
+            if let (Work::Kernel(old), Work::Kernel(new)) = (&before.work, &after.work)
+                && node_priority
+                && old.priority != new.priority
+            {
+                return refuse(Why::ATTRIBUTES_CHANGED);
             }
         }
         Ok(())
@@ -83,14 +90,13 @@ unsafe extern "C" fn kernel_node_set_params(
         if params.func.is_null() && !params.kern.is_null() {
             return Err(CUresult::ERROR_NOT_SUPPORTED);
         }
-        // Clusters are an attribute of the node, which stays.
         let source = id(node.0);
-        let cluster = state.executable(executable)?.image.nodes.iter().find_map(|found| match &found.work {
-            Work::Kernel(old) if found.source == source => Some(old.cluster),
+        let old = state.executable(executable)?.image.nodes.iter().find_map(|found| match &found.work {
+            Work::Kernel(old) if found.source == source => Some(Arc::clone(old)),
             _ => None,
         });
-        let cluster = cluster.ok_or(CUresult::ERROR_INVALID_VALUE)?;
-        let kernel = state.kernel(Arguments { cluster, ..params.into() })?;
+        let old = old.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        let kernel = state.kernel(Arguments::from(params).with_attributes_of(&old))?;
         let image = Arc::make_mut(&mut state.executable_mut(executable)?.image);
         let node = image.nodes.iter_mut().find(|found| found.source == id(node.0));
         match node.map(|node| &mut node.work) {
@@ -133,14 +139,19 @@ unsafe extern "C" fn update(
     result: *mut CUgraphExecUpdateResultInfo,
 ) -> CUresult {
     in_context(|state| {
-        let old = Arc::clone(&state.executable(executable)?.image);
+        let own = state.executable(executable)?;
+        let (old, node_priority) = (Arc::clone(&own.image), own.node_priority);
         let graph = state.graph(graph)?;
         if graph.capturing {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        let mut new = Image::new(graph);
         let mut answer = CUgraphExecUpdateResultInfo::default();
-        let refused = state.compare(&old, &new).err();
+        let Some(mut new) = Image::new(graph) else {
+            answer.result = Why::ERROR;
+            put!(result, answer)?;
+            return Err(CUresult::ERROR_GRAPH_EXEC_UPDATE_FAILURE);
+        };
+        let refused = state.compare(&old, &new, node_priority).err();
         if let Some(Refusal { why, node, from }) = &refused {
             answer.result = *why;
             answer.error_node = CUgraphNode(handle(*node));

@@ -24,13 +24,18 @@ pub(super) struct Kernel {
     /// Blocks of a cluster; ones without clusters.
     pub(super) cluster: [u32; 3],
     pub(super) shared_bytes: u32,
+    /// Whether the launch asked for programmatic stream serialisation: it may start before the kernel directly before it in its stream
+    /// has ended. In a graph the edges say that, whatever this is.
+    pub(super) programmatic: bool,
+    /// The priority that the launch asked for, or that its stream had.
+    pub(super) priority: i32,
     parameters: Box<[u64]>,
     /// The address of `parameters`, as the array of parameter addresses that `cuGraphKernelNodeGetParams` answers.
     addresses: Box<[usize; 1]>,
 }
 
 impl Kernel {
-    /// A launch of `kernel` with the parameter struct whose bytes are in `parameters`.
+    /// A launch of `kernel` with the parameter struct whose bytes are in `parameters`; not programmatic, with priority 0.
     pub(super) fn new(
         (function, kernel): (Id, &'static HostKernel),
         (grid, block, cluster): ([u32; 3], [u32; 3], [u32; 3]),
@@ -38,7 +43,15 @@ impl Kernel {
         parameters: Box<[u64]>,
     ) -> Self {
         let addresses = Box::new([parameters.as_ptr().expose_provenance()]);
-        Self { function, kernel, grid, block, cluster, shared_bytes, parameters, addresses }
+        let (programmatic, priority) = (false, 0);
+        Self { function, kernel, grid, block, cluster, shared_bytes, programmatic, priority, parameters, addresses }
+    }
+
+    /// The same launch with parameters at other addresses.
+    pub(super) fn duplicate(&self) -> Self {
+        let Self { function, kernel, grid, block, cluster, shared_bytes, programmatic, priority, .. } = *self;
+        let copy = Self::new((function, kernel), (grid, block, cluster), shared_bytes, self.parameters.clone());
+        Self { programmatic, priority, ..copy }
     }
 
     /// The array of parameter addresses; lives as long as this does.
