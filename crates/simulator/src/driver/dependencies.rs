@@ -9,7 +9,6 @@ use gridpoint_driver::{CUgraph, CUgraphEdgeData, CUgraphNode, CUresult, Table};
 use super::edges::{self, Edge};
 use super::graphs::{Graph, put_list};
 use super::state::{Id, State, id};
-use super::work::Work;
 use super::{Answer, get, in_context, put};
 
 pub(super) fn fill(table: &mut Table) {
@@ -104,9 +103,6 @@ impl Graph {
 
     /// Removes all of the edges, or none. Their data must be those of the graph's.
     fn remove_edges(&mut self, wanted: &[Wanted]) -> Answer {
-        if !wanted.is_empty() && self.nodes.values().any(|node| matches!(node.work, Work::Free(_))) {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
         for (index, Wanted { edge, to }) in wanted.iter().enumerate() {
             let again = wanted[..index].iter().any(|other| (other.edge.from, other.to) == (edge.from, *to));
             if again || self.edge(edge.from, *to) != Some(edge) {
