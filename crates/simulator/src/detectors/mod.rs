@@ -4,9 +4,12 @@
 //! |---|---|
 //! | races in shared memory, between blocks and between threads in global memory | two accesses, not both reads or both atomics, that no barrier, fence and atomic, or `bar.warp.sync` orders, whatever the schedule that ran |
 //! | reads of what nothing wrote | a block's shared memory begins empty; device memory is what kernels and copies wrote, and a fill with [`crate::POISON`] empties it again |
-//! | access to the target of a `cp.async` before its group was waited for | the target belongs to the copy from issue to wait |
+//! | races between the blocks of a cluster in each other's shared memory | as above; `barrier.cluster` and mbarriers order |
+//! | access to the target of a `cp.async` or bulk copy before it was waited for | the target belongs to the copy from issue to wait, or until the copy lands |
+//! | a write to what a `wgmma` or a bulk copy may still read | its source belongs to it from issue to wait, and then to whoever comes after the wait |
+//! | an access that conflicts with a launch that may run at the same time | a launch knows of those it programmatically depends on what its threads have waited for, whatever overlapped |
 //! | a source that changes under a `cp.async` | its bytes at issue and at the wait are compared |
-//! | a write to what the launch reads as non-coherent, and such a read after a write | marks on the words |
+//! | a write to what the launch reads as non-coherent, and such a read of what a launch wrote that may still run | marks on the words |
 //! | plain accesses out of bounds or misaligned | in kernels compiled with `-fsanitize=thread`, whose plain loads and stores come here |
 //!
 //! Shuffles, votes, `ldmatrix` and `mma` order no memory (CUDA C++ Programming Guide, "Warp Shuffle Functions": they "do not imply a memory
@@ -14,7 +17,9 @@
 //!
 //! Limits. Races of other blocks' readers are found among the latest few readers of a word. A source that is overwritten with equal
 //! bytes under a copy passes. Memory that the host writes by itself, mapped or managed, counts as written. Atomics that order are told apart by
-//! block scope and wider ones only. Launches do not overlap, so nothing is said of what a programmatic launch would have to wait for.
+//! block scope and wider ones only. `griddepcontrol.launch_dependents` orders nothing, also where the launch that executes it has waited
+//! itself: what the launch before that one wrote may be read only after a wait of one's own. A copy between the shared memories of a
+//! cluster reads its source when it lands; an overwrite before shows in the data alone.
 
 mod clock;
 mod copies;

@@ -43,6 +43,11 @@ impl<N> Edge<N> {
         self.data == CUgraphEdgeData::default()
     }
 
+    /// Whether the kernel behind it may start early.
+    pub(super) fn is_programmatic(&self) -> bool {
+        self.data == CUgraphEdgeData::PROGRAMMATIC
+    }
+
     /// The same data on an edge from elsewhere.
     pub(super) fn moved<M>(&self, from: M) -> Edge<M> {
         Edge { from, data: self.data }

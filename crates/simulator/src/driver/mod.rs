@@ -6,6 +6,7 @@
 //! | `state.rs` | everything the device knows; handles as numbers; the sticky error |
 //! | `work.rs` | what a stream can hold, and how it is executed |
 //! | `queue.rs` | streams as queues: as late as the rules allow, or interleaved at random |
+//! | `kernels.rs` | kernels that run, with those that may overlap them |
 //! | `device.rs`, `contexts.rs` | devices, the primary context, the thread's stack of contexts |
 //! | `allocation.rs`, `copies.rs` | memory calls |
 //! | `tensor_maps.rs` | tensor maps |
@@ -49,6 +50,7 @@ mod functions;
 mod gate;
 mod graphs;
 mod injection;
+mod kernels;
 mod launch;
 mod leaks;
 mod modules;

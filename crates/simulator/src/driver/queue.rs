@@ -9,7 +9,9 @@
 //! * With a seed a wait draws, until what it is for has run, one stream after another among all that have something to run, also those
 //!   that nobody waits for; the draws follow from the seed and the calls before. Operations are whole: a kernel, a copy, a memset, a
 //!   host function, a node of a graph. So the streams' operations are interleaved in any order that their dependencies allow, and
-//!   one that is missing shows under some seed. Two kernels never run at the same time.
+//!   one that is missing shows under some seed.
+//!
+//! Kernels run at the same time where one is programmatically dependent on the other (`kernels.rs`), which then are one operation.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -120,8 +122,12 @@ impl State {
                 continue;
             }
             let entry = self.streams.get_mut(&stream).and_then(|stream| stream.queue.pop_front());
-            if let Some(entry) = entry {
-                self.execute(&entry.work, entry.sequence)?;
+            match entry {
+                Some(Entry { work: Work::Kernel(kernel), .. }) => {
+                    self.execute_stream_kernels(stream, kernel, sequence)?;
+                }
+                Some(entry) => self.execute(&entry.work, entry.sequence)?,
+                None => {}
             }
         }
         Ok(())
@@ -144,14 +150,17 @@ impl State {
     pub(super) fn run_operation(&mut self, stream: Id) -> Answer {
         let Some(own) = self.streams.get_mut(&stream) else { return Ok(()) };
         let Some(Entry { work: Work::Graph(image), sequence, .. }) = own.queue.front() else {
-            let entry = own.queue.pop_front();
-            return entry.map_or(Ok(()), |entry| self.execute(&entry.work, entry.sequence));
+            return match own.queue.pop_front() {
+                Some(Entry { work: Work::Kernel(kernel), .. }) => self.execute_stream_kernels(stream, kernel, u64::MAX),
+                Some(entry) => self.execute(&entry.work, entry.sequence),
+                None => Ok(()),
+            };
         };
         let (image, sequence) = (Arc::clone(image), *sequence);
         let mut replay = own.replay.take().unwrap_or_else(|| Replay::new(&image));
-        if let Some(node) = replay.take(|count| self.draw(count)) {
-            self.execute_node(&image.nodes[node], sequence)?;
-            replay.done(&image, node);
+        if let Some(nodes) = replay.take(&image, |count| self.draw(count)) {
+            self.execute_nodes(&image, &nodes, sequence)?;
+            replay.done(&image, &nodes);
         }
         if let Some(own) = self.streams.get_mut(&stream) {
             if replay.is_over() {
@@ -179,6 +188,12 @@ impl State {
         } else {
             (own.blocking() && self.is_pending(LEGACY, before)).then_some((LEGACY, before))
         }
+    }
+
+    /// The work of a stream's next entry, if its number is at most `last` and it waits for nothing.
+    pub(super) fn next_work(&self, stream: Id, last: u64) -> Option<Work> {
+        let entry = self.streams.get(&stream)?.queue.front()?;
+        (entry.sequence <= last && self.unmet(stream).is_none()).then(|| entry.work.clone())
     }
 
     /// Runs everything in a stream.

@@ -1,16 +1,15 @@
 //! What a stream or a graph can hold, and how it is executed.
 
 use std::ffi::c_void;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use gridpoint_driver::{CUresult, CUstream};
 
 use super::executables::{Image, ImageNode};
 use super::state::{Id, State, handle};
-use super::{Answer, IN_HOST_FUNCTION};
+use super::{Answer, IN_HOST_FUNCTION, kernels};
 use crate::fault::{Access, Fault, Nearby, Reason, Space};
-use crate::machine::{LaunchDescription, Residency, Schedule, run};
 use crate::memory::POISON;
 use crate::module::HostKernel;
 
@@ -60,7 +59,7 @@ impl Kernel {
     }
 
     /// The bytes of the parameters.
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         // SAFETY: the words hold at least `parameter_bytes` initialised bytes (`launch::copy_parameters`).
         unsafe { std::slice::from_raw_parts(self.parameters.as_ptr().cast(), self.kernel.parameter_bytes() as usize) }
     }
@@ -106,30 +105,37 @@ pub(super) struct Replay {
     /// For each node, how many of its dependencies have not run.
     missing: Vec<usize>,
     ready: Vec<usize>,
+    run: Vec<bool>,
 }
 
 impl Replay {
     pub(super) fn new(image: &Image) -> Self {
         let missing: Vec<usize> = image.nodes.iter().map(|node| node.dependencies.len()).collect();
         let ready = (0..missing.len()).filter(|&node| missing[node] == 0).collect();
-        Self { missing, ready }
+        let run = vec![false; missing.len()];
+        Self { missing, ready, run }
     }
 
-    /// A node that may run, drawn among as many as the function is asked with; none once all were taken.
-    pub(super) fn take(&mut self, draw: impl FnOnce(usize) -> usize) -> Option<usize> {
+    /// A node that may run, drawn among as many as the function is asked with, and those that may overlap it (see [`kernels::chain`]);
+    /// none once all were taken.
+    pub(super) fn take(&mut self, image: &Image, draw: impl FnOnce(usize) -> usize) -> Option<Vec<usize>> {
         if self.ready.is_empty() {
             return None;
         }
         let drawn = draw(self.ready.len());
-        Some(self.ready.swap_remove(drawn))
+        let first = self.ready.swap_remove(drawn);
+        Some(kernels::chain(image, first, |before| self.run[before]))
     }
 
-    /// Takes note that a node ran.
-    pub(super) fn done(&mut self, image: &Image, node: usize) {
-        for &dependent in &image.nodes[node].dependents {
-            self.missing[dependent] -= 1;
-            if self.missing[dependent] == 0 {
-                self.ready.push(dependent);
+    /// Takes note that nodes ran.
+    pub(super) fn done(&mut self, image: &Image, nodes: &[usize]) {
+        for &node in nodes {
+            self.run[node] = true;
+            for &dependent in &image.nodes[node].dependents {
+                self.missing[dependent] -= 1;
+                if self.missing[dependent] == 0 && !nodes.contains(&dependent) {
+                    self.ready.push(dependent);
+                }
             }
         }
     }
@@ -145,7 +151,7 @@ impl State {
     pub(super) fn execute(&mut self, work: &Work, sequence: u64) -> Answer {
         match work {
             Work::Empty | Work::Wait(_) => Ok(()),
-            Work::Kernel(kernel) => self.execute_kernel(kernel),
+            Work::Kernel(kernel) => self.execute_kernels(std::slice::from_ref(kernel)),
             Work::Copy { to, from, bytes } => self.execute_copy(*to, from, *bytes),
             Work::Fill { at, value, width, count } => self.execute_fill(*at, *value, *width, *count),
             Work::Host { function, data } => {
@@ -174,41 +180,25 @@ impl State {
         }
     }
 
-    fn execute_kernel(&mut self, kernel: &Kernel) -> Answer {
-        let schedule = self.next_seed().map_or(Schedule::RoundRobin, Schedule::Seeded);
-        let answer = run_blocks(&LaunchDescription {
-            kernel: kernel.kernel,
-            grid: kernel.grid,
-            block: kernel.block,
-            cluster: kernel.cluster,
-            shared_bytes: kernel.shared_bytes,
-            parameters: kernel.bytes(),
-            memory: self.memory.snapshot(),
-            schedule,
-            residency: Residency {
-                multiprocessors: self.options.multiprocessors,
-                blocks: self.options.resident_blocks,
-            },
-            detectors: self.options.detectors,
-        });
-        answer.map_err(|fault| self.fail(fault))?;
-        if self.options.check_red_zones
-            && let Some(damaged) = self.memory.damaged()
-        {
-            return Err(self.fail_red_zone(kernel.kernel.name(), damaged));
-        }
-        Ok(())
-    }
-
     /// Runs the nodes in an order that their dependencies allow: as they were made, or, with a seed, any.
     fn execute_graph(&mut self, image: &Image, sequence: u64) -> Answer {
         if self.options.seed.is_none() {
-            return image.nodes.iter().try_for_each(|node| self.execute_node(node, sequence));
+            let mut node = 0;
+            let mut run = vec![false; image.nodes.len()];
+            while node < image.nodes.len() {
+                if !run[node] {
+                    let chain = kernels::chain(image, node, |before| run[before]);
+                    self.execute_nodes(image, &chain, sequence)?;
+                    chain.into_iter().for_each(|node| run[node] = true);
+                }
+                node += 1;
+            }
+            return Ok(());
         }
         let mut replay = Replay::new(image);
-        while let Some(node) = replay.take(|count| self.draw(count)) {
-            self.execute_node(&image.nodes[node], sequence)?;
-            replay.done(image, node);
+        while let Some(chain) = replay.take(image, |count| self.draw(count)) {
+            self.execute_nodes(image, &chain, sequence)?;
+            replay.done(image, &chain);
         }
         Ok(())
     }
@@ -285,20 +275,4 @@ pub(super) fn in_host_function<T>(body: impl FnOnce() -> T) -> T {
     let answer = body();
     IN_HOST_FUNCTION.set(false);
     answer
-}
-
-/// The threads that run blocks. They never call the driver, so that a kernel ends whatever the program's own threads wait for.
-static BLOCKS: LazyLock<Option<rayon::ThreadPool>> = LazyLock::new(|| {
-    rayon::ThreadPoolBuilder::new().thread_name(|index| format!("gridpoint-simulator-{index}")).build().ok()
-});
-
-/// Runs a launch without lending this thread, which holds the device lock, to other work: a rayon worker that waits for rayon would
-/// take up a job of the program, which could call the driver.
-fn run_blocks(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
-    let Some(pool) = BLOCKS.as_ref().filter(|_| launch.grid != [1; 3]) else { return run(launch) };
-    if rayon::current_thread_index().is_none() {
-        return pool.install(|| run(launch));
-    }
-    let joined = std::thread::scope(|scope| scope.spawn(|| pool.install(|| run(launch))).join());
-    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

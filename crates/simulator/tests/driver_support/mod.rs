@@ -9,7 +9,9 @@ use std::ffi::{CStr, c_void};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gridpoint_driver::*;
-use gridpoint_simulator::machine::instructions::gridpoint_global;
+use gridpoint_simulator::machine::instructions::{
+    gridpoint_global, gridpoint_grid_dependency_wait, gridpoint_grid_launch_dependents,
+};
 use gridpoint_simulator::module::{HostKernel, HostModule};
 use gridpoint_simulator::{Options, image, table};
 
@@ -48,16 +50,33 @@ unsafe extern "C" fn stray(parameters: *const c_void) {
     unsafe { std::ptr::with_exposed_provenance_mut::<u8>((*parameters.cast::<Parameters>()).data as usize).write(0) }
 }
 
+/// Lets dependent launches begin, waits for the launch before where `count` is 1, and makes element `value` one more than the one before it.
+unsafe extern "C" fn relay(parameters: *const c_void) {
+    // SAFETY: the launch's parameters are `Parameters`, whose data are at least `value + 1` numbers; the instruction checks addresses.
+    unsafe {
+        let Parameters { data, count, value } = *parameters.cast::<Parameters>();
+        gridpoint_grid_launch_dependents();
+        if count == 1 {
+            gridpoint_grid_dependency_wait();
+        }
+        let element = std::ptr::with_exposed_provenance_mut::<u32>(data as usize).add(value as usize);
+        gridpoint_global(element.sub(1).cast(), 4, 4, 0);
+        gridpoint_global(element.cast(), 4, 4, 1);
+        element.write(element.sub(1).read() + 1);
+    }
+}
+
 unsafe extern "C" fn nothing(_: *const c_void) {}
 
 const BYTES: u32 = size_of::<Parameters>() as u32;
 
 // SAFETY: the kernels take `Parameters` or nothing and hold nothing that has to be dropped.
-static KERNELS: [HostKernel; 4] = unsafe {
+static KERNELS: [HostKernel; 5] = unsafe {
     [
         HostKernel::new(c"mix", mix, BYTES, 64),
         HostKernel::new(c"outside", outside, BYTES, 64),
         HostKernel::new(c"stray", stray, BYTES, 64),
+        HostKernel::new(c"relay", relay, BYTES, 64),
         HostKernel::new(c"nothing", nothing, 0, 1024),
     ]
 };
