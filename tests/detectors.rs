@@ -49,7 +49,7 @@ const EXPECTED: [Expected; 6] = [
         report: &[
             "kernel `gemm_16x64_plain`",
             "read of 16 bytes at shared address",
-            "before the group of the asynchronous copy",
+            "before the asynchronous copy",
         ],
     },
     Expected {

@@ -15,8 +15,8 @@ pub(super) struct CopyUnderWay {
 fn source(place: CopyPlace) -> [u8; MAXIMUM_BYTES] {
     let mut data = [0; MAXIMUM_BYTES];
     let bytes = (place.source_bytes as usize).min(MAXIMUM_BYTES);
-    // SAFETY: the machine has checked that the source lies in live memory, which stays until the launch ends. Blocks of a launch that is
-    // watched run one after another, so nobody writes there now.
+    // SAFETY: the machine has checked that the source lies in live memory, which stays until the launch ends. All blocks that are
+    // watched run on this OS thread, so nobody writes there now.
     unsafe { std::ptr::with_exposed_provenance::<u8>(place.source).copy_to_nonoverlapping(data.as_mut_ptr(), bytes) };
     data
 }

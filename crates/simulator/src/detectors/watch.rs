@@ -203,8 +203,8 @@ impl Watch {
         };
         let Some(read) = self.runs[place.home.0 as usize].reads.iter().find(overlaps) else { return Ok(()) };
         let operation = match read.reader {
-            Reader::Wgmma => "a wgmma.mma_async",
-            Reader::BulkStore => "a bulk copy",
+            Reader::Wgmma(_) => "a wgmma.mma_async",
+            Reader::BulkStore(_) => "a bulk copy",
         };
         let (address, bytes, thread) = (place.address as u64, place.bytes as u32, read.who.thread);
         Err(Box::new(Reason::StillRead { access, address, bytes, operation, thread }))
@@ -444,7 +444,7 @@ impl Observer for Watch {
     }
 
     fn reads_end(&mut self, who: Who, reader: Reader, end: u64) -> Verdict {
-        let ends = |read: &mut PendingRead| read.who == who && read.reader == reader && read.number < end;
+        let ends = |read: &mut PendingRead| read.reader == reader && read.number < end;
         let ended: Vec<Place> =
             self.runs[who.run.0 as usize].reads.extract_if(.., ends).map(|read| read.place).collect();
         // Whoever writes there next must come after this wait.

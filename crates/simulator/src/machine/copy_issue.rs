@@ -254,7 +254,7 @@ unsafe fn store(me: Participant, target: Target, source: u32, bytes: u32, alignm
         unfenced("a bulk copy's read", (*me.block).asynchronous.proxy.unfenced(source - SHARED_BASE, bytes))?;
         let thread = (*me.thread).index();
         let stores = &raw mut (&mut (*me.block).asynchronous.stores)[thread as usize];
-        watch::read_begins(me.block, thread, (Reader::BulkStore, (*stores).group()), source, bytes)?;
+        watch::read_begins(me.block, thread, (Reader::BulkStore(thread), (*stores).group()), source, bytes)?;
         if let Target::Bytes(target) = target {
             watch::global(me.block, thread, target as usize, bytes, Touch::Write)?;
         }
@@ -353,6 +353,6 @@ pub unsafe extern "C" fn gridpoint_bulk_wait(pending: u32, read: u32) {
         let stores = &raw mut (&mut (*me.block).asynchronous.stores)[thread];
         let waited = (*stores).wait(me.block, pending, read != 0);
         let end = (*stores).waited(pending);
-        answer(me, waited.and_then(|()| watch::reads_end(me.block, thread as u32, Reader::BulkStore, end)));
+        answer(me, waited.and_then(|()| watch::reads_end(me.block, thread as u32, Reader::BulkStore(thread as u32), end)));
     }
 }

@@ -58,10 +58,10 @@ pub(crate) struct Strength {
 /// What reads shared memory beside the threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// `wgmma.mma_async`.
-    Wgmma,
-    /// `cp.async.bulk` out of shared memory.
-    BulkStore,
+    /// `wgmma.mma_async` of a warpgroup, by its number.
+    Wgmma(u32),
+    /// `cp.async.bulk` out of shared memory of a thread, by its index.
+    BulkStore(u32),
 }
 
 /// A `cp.async` (PTX ISA 9.7.9.25.3.1).
@@ -135,10 +135,10 @@ pub(crate) trait Observer {
     /// A bulk copy of `who` has written this place.
     fn bulk_ends(&mut self, who: Who, place: Place);
 
-    /// `who` issues an asynchronous operation that reads this place of shared memory until it is waited for. Numbers ascend.
+    /// `who` issues operation `number` of this kind, which reads this place of shared memory until it is waited for. Numbers ascend.
     fn read_begins(&mut self, who: Who, reader: Reader, number: u64, place: Place) -> Verdict;
 
-    /// `who` has waited for its operations of this kind with numbers below `end`.
+    /// `who` has waited for the operations of this kind with numbers below `end`.
     fn reads_end(&mut self, who: Who, reader: Reader, end: u64) -> Verdict;
 
     /// What `who` did so far is before what anybody does who acquires `token` later: an arrival at an mbarrier phase, say. Tokens

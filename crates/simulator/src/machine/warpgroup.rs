@@ -4,8 +4,8 @@ use super::asynchronous::Asynchronous;
 use super::block::Block;
 use super::fault;
 use super::mma::Half;
-use super::observer::Reader;
-use super::operands::{self, Shape};
+use super::observer::{Reader, Touch};
+use super::operands::{self, Shape, WARPS};
 use super::thread::WARP_THREADS;
 use super::turn::{Participant, raise, suspend};
 use super::warp::{Deposit, FULL_MASK, Operation};
@@ -69,11 +69,16 @@ pub unsafe extern "C" fn gridpoint_wgmma(d: *mut f32, a: u64, b: u64, columns: u
             warpgroups.issue(proxy, warp, shape, &warp_state.deposits)?;
             if block.watcher.is_some() {
                 let [_, a, b] = warp_state.deposits[0].pointers;
-                let number = block.asynchronous.warpgroups.issued(warp) - 1;
-                let block: *mut Block = block;
+                let (number, first) = block.asynchronous.warpgroups.newest(warp);
+                let (block, thread): (*mut Block, u32) = (block, warp * WARP_THREADS);
                 for (address, bytes) in operands::stretches(shape, a as u64, b as u64) {
-                    watch::read_begins(block, warp * WARP_THREADS, (Reader::Wgmma, number), address, bytes)
-                        .map_err(|reason| (0, reason))?;
+                    let begun = if first {
+                        let reader = Reader::Wgmma(warp / WARPS as u32);
+                        watch::read_begins(block, thread, (reader, number), address, bytes)
+                    } else {
+                        watch::shared(block, thread, block, address, bytes, Touch::Read)
+                    };
+                    begun.map_err(|reason| (0, reason))?;
                 }
             }
             Ok(())
@@ -94,6 +99,7 @@ pub unsafe extern "C" fn gridpoint_wgmma_commit() {
         let warp = (*me.thread).warp;
         me.meet(Operation::WGMMA_COMMIT, FULL_MASK, Deposit::default(), |block, _| {
             block.asynchronous.warpgroups.commit(warp)?;
+            watch::release(block, warp * WARP_THREADS, block, watch::warpgroup(warp / WARPS as u32));
             wgmma::run_early(block, warp).map_err(|reason| (0, reason))?;
             for waiting in block.asynchronous.warpgroups.waiting(warp) {
                 wgmma::finish(block, waiting).map_err(|reason| (0, reason))?;

@@ -148,6 +148,11 @@ pub(super) unsafe fn bulk_ends(block: *mut Block, thread: u32, home: *mut Block,
     }
 }
 
+/// The token of what a warpgroup has committed and waited for.
+pub(super) fn warpgroup(group: u32) -> u64 {
+    1 << 42 | u64::from(group)
+}
+
 /// `thread` issues operation `number` of a kind, which reads shared memory of its block until it is waited for.
 ///
 /// # Safety
@@ -167,7 +172,7 @@ pub(super) unsafe fn read_begins(
     }
 }
 
-/// `thread` has waited for its operations of a kind with numbers below `end`.
+/// `thread` has waited for the operations of a kind with numbers below `end`.
 ///
 /// # Safety
 /// As [`release`].

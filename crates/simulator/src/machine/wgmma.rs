@@ -231,10 +231,11 @@ impl Warpgroups {
         Ok(())
     }
 
-    /// Operations that `warp` has issued.
-    pub(crate) fn issued(&self, warp: u32) -> u64 {
-        let group = self.groups.get(warp as usize / WARPS);
-        group.map_or(0, |group| group.warps[warp as usize % WARPS].issued)
+    /// The number of the operation that `warp` has issued last, and whether it was the first of its warpgroup to do so.
+    pub(crate) fn newest(&self, warp: u32) -> (u64, bool) {
+        let Some(group) = self.groups.get(warp as usize / WARPS) else { return (0, false) };
+        let issued = group.warps[warp as usize % WARPS].issued;
+        (issued - 1, group.warps.iter().filter(|other| other.issued >= issued).count() == 1)
     }
 
     /// `wgmma.commit_group` (PTX ISA 9.7.15.7.2) by `warp`.
@@ -343,7 +344,7 @@ pub(crate) unsafe fn finish(block: &mut Block, warp: u32) -> Result<(), Reason> 
     let Some(target) = block.asynchronous.warpgroups.groups[index].warps[place].waits.take() else { return Ok(()) };
     run(block, index, target)?;
     // SAFETY: by this function's contract.
-    unsafe { watch::reads_end(block, warp * WARP_THREADS, Reader::Wgmma, target)? };
+    unsafe { end_reads(block, warp, target)? };
     let group = &mut block.asynchronous.warpgroups.groups[index];
     for (slot, accumulator) in group.accumulators.iter_mut().enumerate() {
         if accumulator.used[place] > target {
@@ -358,6 +359,28 @@ pub(crate) unsafe fn finish(block: &mut Block, warp: u32) -> Result<(), Reason> 
         if accumulator.registers.iter().all(Option::is_none) {
             group.spare.push(slot);
         }
+    }
+    Ok(())
+}
+
+/// The operations before number `target` of the warpgroup of `warp` are complete, and with them what they read: each is one operation of
+/// all four warps, so that the wait of any of them is enough. To an observer the warp's lanes come after what the warpgroup committed and
+/// waited for.
+///
+/// # Safety
+/// `block` lives and nobody else borrows it.
+unsafe fn end_reads(block: *mut Block, warp: u32, target: u64) -> Result<(), Reason> {
+    let group = warp / WARPS as u32;
+    let (first, token) = (warp * WARP_THREADS, watch::warpgroup(group));
+    // SAFETY: by this function's contract.
+    unsafe {
+        if (*block).watcher.is_none() {
+            return Ok(());
+        }
+        watch::acquire(block, first, block, token);
+        watch::reads_end(block, first, Reader::Wgmma(group), target)?;
+        watch::release(block, first, block, token);
+        (1..WARP_THREADS).for_each(|lane| watch::acquire(block, first + lane, block, token));
     }
     Ok(())
 }
