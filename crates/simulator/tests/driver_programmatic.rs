@@ -386,6 +386,24 @@ fn a_capture_does_not_end_with_a_half_edge_that_waits_for_less_than_a_node() {
 }
 
 #[test]
+fn a_stream_that_was_joined_stays_joined_behind_programmatic_launches() {
+    let device = device();
+    let (stream, other) = (begin(&device), device.stream(CU_STREAM_NON_BLOCKING));
+    let (fork, join) = (device.event(CU_EVENT_DISABLE_TIMING), device.event(CU_EVENT_DISABLE_TIMING));
+    plain(&device, stream);
+    ok!(cuEventRecord(fork, stream));
+    ok!(cuStreamWaitEvent(other, fork, 0));
+    programmatic(&device, other);
+    ok!(cuEventRecord(join, other));
+    ok!(cuStreamWaitEvent(stream, join, 0));
+    programmatic(&device, stream);
+    programmatic(&device, stream);
+    let graph = device.end(stream).unwrap();
+    let expected = [(0, 1, FULL), (0, 2, PROGRAMMATIC), (1, 2, FULL), (2, 3, PROGRAMMATIC)];
+    assert_eq!(edges(&device, graph), expected);
+}
+
+#[test]
 fn a_programmatic_edge_joins_no_stream() {
     for (data, expected) in [(FULL, Ok(())), (PROGRAMMATIC, Err(CUresult::ERROR_STREAM_CAPTURE_UNJOINED))] {
         let device = device();

@@ -75,7 +75,7 @@ unsafe extern "C" fn set_attribute(node: CUgraphNode, attribute: Attribute, valu
         let kernel = state.kernel_node(node)?;
         let (cluster, priority) = (kernel.cluster, kernel.priority);
         let value = get!(value)?;
-        // SAFETY: the caller set the part of the union that the attribute's name says; any bytes are a number.
+        // SAFETY: the caller set the part of the union that the attribute's name says.
         let number = || unsafe { value.value };
         match attribute {
             // SAFETY: as above.

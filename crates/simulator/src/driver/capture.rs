@@ -232,22 +232,25 @@ impl State {
         }
     }
 
-    /// Whether the first stream of a capture waits, directly or not, for the last work of every other stream of it. Edges that do not
-    /// wait for a whole node do not count, and none may be left over ("Edge Data").
+    /// Whether the first stream of a capture waits, directly or not, for the end of the last work of every other stream of it. An edge
+    /// that does not wait for a whole node joins only what that node itself waited for, and none may be left over (CUDA programming
+    /// guide, "Edge Data").
     fn is_joined(&self, capture: &Capture) -> bool {
         let Some(graph) = self.graphs.get(&capture.graph) else { return false };
         let mut open: Vec<Edge<Id>> =
             capture.streams.get(&capture.origin).into_iter().flatten().map(|tail| tail.edge).collect();
-        let mut reached = BTreeSet::new();
+        let (mut begun, mut ended) = (BTreeSet::new(), BTreeSet::new());
         while let Some(edge) = open.pop() {
-            if edge.is_full()
-                && reached.insert(edge.from)
+            if edge.is_full() {
+                ended.insert(edge.from);
+            }
+            if begun.insert(edge.from)
                 && let Some(node) = graph.nodes.get(&edge.from)
             {
                 open.extend(&node.dependencies);
             }
         }
-        capture.streams.values().flatten().all(|tail| tail.edge.is_full() && reached.contains(&tail.edge.from))
+        capture.streams.values().flatten().all(|tail| tail.edge.is_full() && ended.contains(&tail.edge.from))
     }
 
     /// Takes a stream that is being destroyed out of its capture.

@@ -178,12 +178,13 @@ unsafe extern "C" fn launch_kernel_ex(
             }
             let attribute = get!(config.attrs.wrapping_add(index))?;
             check_attribute(&attribute)?;
-            // SAFETY: the caller set the part of the union that the attribute's name says; any bytes are a number.
-            let (number, extents) = unsafe { (attribute.value.value, attribute.value.cluster) };
+            // SAFETY: the caller set the part of the union that the attribute's name says.
+            let number = || unsafe { attribute.value.value };
             match attribute.id {
-                Attribute::CLUSTER_DIMENSION => cluster = extents,
-                Attribute::PROGRAMMATIC_STREAM_SERIALIZATION => programmatic = number != 0,
-                Attribute::PRIORITY => priority = number,
+                // SAFETY: as above.
+                Attribute::CLUSTER_DIMENSION => cluster = unsafe { attribute.value.cluster },
+                Attribute::PROGRAMMATIC_STREAM_SERIALIZATION => programmatic = number() != 0,
+                Attribute::PRIORITY => priority = number(),
                 _ => {}
             }
         }
