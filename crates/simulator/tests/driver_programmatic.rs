@@ -383,6 +383,13 @@ fn a_capture_does_not_end_with_a_half_edge_that_waits_for_less_than_a_node() {
     let (first, _) = half_edges(stream);
     assert_eq!(replace_half_edges(stream, first[0], PROGRAMMATIC), CUresult::SUCCESS);
     assert_eq!(device.end(stream), Err(CUresult::ERROR_STREAM_CAPTURE_UNJOINED));
+    // Not even where the end of that node is waited for in another way.
+    device.begin(stream, CUstreamCaptureMode::THREAD_LOCAL);
+    plain(&device, stream);
+    let (mut first, _) = half_edges(stream);
+    plain(&device, stream);
+    ok!(cuStreamUpdateCaptureDependencies_v2(stream, first.as_mut_ptr(), &PROGRAMMATIC, 1, 0));
+    assert_eq!(device.end(stream), Err(CUresult::ERROR_STREAM_CAPTURE_UNJOINED));
 }
 
 #[test]
@@ -660,9 +667,9 @@ fn attributes_of_a_node_outlive_its_parameters_and_change_no_executable_graph() 
     assert_eq!(answer, CUresult::ERROR_GRAPH_EXEC_UPDATE_FAILURE);
     assert_eq!((result.result, result.error_node), (CUgraphExecUpdateResult::ATTRIBUTES_CHANGED, nodes[0]));
     // Where node priorities are not asked for, they may change.
-    ok!(cuGraphExecUpdate_v2(device.instantiate(graph), graph, &mut result));
+    let executable = device.instantiate(graph);
     assert_eq!(set(nodes[0], number(Id::PRIORITY, 0)), CUresult::SUCCESS);
-    ok!(cuGraphExecUpdate_v2(device.instantiate(graph), graph, &mut result));
+    ok!(cuGraphExecUpdate_v2(executable, graph, &mut result));
 }
 
 #[test]
