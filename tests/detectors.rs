@@ -46,11 +46,7 @@ const EXPECTED: [Expected; 6] = [
     Expected {
         plant: "gemm_waits_for_too_few_groups",
         case: "gemm/plain_matches_float64",
-        report: &[
-            "kernel `gemm_16x64_plain`",
-            "read of 16 bytes at shared address",
-            "before the asynchronous copy",
-        ],
+        report: &["kernel `gemm_16x64_plain`", "read of 16 bytes at shared address", "before the asynchronous copy"],
     },
     Expected {
         plant: "norm_sums_without_warp_barrier",

@@ -254,7 +254,14 @@ extern "C" fn overwritten_operand(pointer: *const c_void) {
 
 #[test]
 fn the_operands_of_wgmma_are_left_alone_until_its_wait() {
-    let fault = planted(&Case::new(overwritten_operand, 128));
+    let case = |bug| Case::new(overwritten_operand, 128).numbers([bug, 0, 0, 0]).watched();
+    for schedule in crate::support::schedules() {
+        case(0).run(schedule).unwrap_or_else(|fault| panic!("without the bug: {fault}"));
+        let fault = case(1).run(schedule).expect_err("the bug is found");
+        // Where another warp's wait came first, nothing orders the write after it.
+        assert!(matches!(fault.reason, Reason::Race { .. } | Reason::StillRead { .. }), "{fault}");
+    }
+    let fault = case(1).run(Schedule::RoundRobin).unwrap_err();
     let Reason::StillRead { access: Access::Write, address: 0xc20, bytes: 4, operation, .. } = fault.reason else {
         panic!("{fault}")
     };
