@@ -80,6 +80,7 @@ pub unsafe extern "C" fn gridpoint_wgmma(d: *mut f32, a: u64, b: u64, columns: u
                     };
                     begun.map_err(|reason| (0, reason))?;
                 }
+                watch::release(block, thread, block, watch::warpgroup(warp / WARPS as u32));
             }
             Ok(())
         });
@@ -99,7 +100,6 @@ pub unsafe extern "C" fn gridpoint_wgmma_commit() {
         let warp = (*me.thread).warp;
         me.meet(Operation::WGMMA_COMMIT, FULL_MASK, Deposit::default(), |block, _| {
             block.asynchronous.warpgroups.commit(warp)?;
-            watch::release(block, warp * WARP_THREADS, block, watch::warpgroup(warp / WARPS as u32));
             wgmma::run_early(block, warp).map_err(|reason| (0, reason))?;
             for waiting in block.asynchronous.warpgroups.waiting(warp) {
                 wgmma::finish(block, waiting).map_err(|reason| (0, reason))?;

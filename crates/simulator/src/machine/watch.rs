@@ -148,7 +148,7 @@ pub(super) unsafe fn bulk_ends(block: *mut Block, thread: u32, home: *mut Block,
     }
 }
 
-/// The token of what a warpgroup has committed and waited for.
+/// The token of what a warpgroup has issued and waited for.
 pub(super) fn warpgroup(group: u32) -> u64 {
     1 << 42 | u64::from(group)
 }

@@ -364,7 +364,7 @@ pub(crate) unsafe fn finish(block: &mut Block, warp: u32) -> Result<(), Reason> 
 }
 
 /// The operations before number `target` of the warpgroup of `warp` are complete, and with them what they read: each is one operation of
-/// all four warps, so that the wait of any of them is enough. To an observer the warp's lanes come after what the warpgroup committed and
+/// all four warps, so that the wait of any of them is enough. To an observer the warp's lanes come after what the warpgroup issued and
 /// waited for.
 ///
 /// # Safety
