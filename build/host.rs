@@ -75,10 +75,13 @@ fn compiler(sources: &Sources) -> cc::Build {
         .flag("-ffp-contract=off")
         .flag("-fwrapv")
         .flag("-fno-strict-aliasing")
-        // The simulated device may unwind the stacks of its threads through a kernel, which owns nothing.
+        // The simulated device unwinds the stacks of its threads through a kernel, which owns nothing, at any instruction.
         .flag("-fno-exceptions")
         .flag("-fno-rtti")
-        .flag("-funwind-tables")
+        .flag("-fasynchronous-unwind-tables")
+        // A fault names its source line: functions and line tables, the same in every profile.
+        .debug(false)
+        .flag("-g1")
         .extra_warnings(true)
         // Kernels call nothing of the C++ library, so the program does not need it where it runs.
         .cpp_link_stdlib(None)

@@ -24,7 +24,7 @@ const ONE_GEMM: (&str, &str) = (
 );
 
 /// The bugs.
-pub(crate) const PLANTS: [Plant; 6] = [
+pub(crate) const PLANTS: [Plant; 8] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
@@ -54,6 +54,12 @@ pub(crate) const PLANTS: [Plant; 6] = [
         module: "gemm",
         patches: &[ONE_GEMM, ("copy_async_wait<Tile::kStages - 2>();", "copy_async_wait<Tile::kStages - 1>();")],
     },
+    Plant {
+        name: "norm_divides_by_the_first_row",
+        module: "norm",
+        patches: &[("parameters.width / kVectorElements;", "parameters.width / (kVectorElements * first);")],
+    },
+    Plant { name: "norm_stays_in_its_row", module: "norm", patches: &[("r += stride, ++turn", "r += 0, ++turn")] },
     Plant {
         name: "norm_sums_without_warp_barrier",
         module: "norm",

@@ -9,6 +9,7 @@ mod cases;
 mod simulated;
 mod support;
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
@@ -20,9 +21,11 @@ struct Expected {
     plant: &'static str,
     case: &'static str,
     report: &'static [&'static str],
+    /// Words of the line of the planted file that the report names.
+    line: &'static str,
 }
 
-const EXPECTED: [Expected; 6] = [
+const EXPECTED: [Expected; 8] = [
     // Partials of a warp that had not arrived when its block was counted.
     Expected {
         plant: "attention_arrives_without_barrier",
@@ -32,31 +35,54 @@ const EXPECTED: [Expected; 6] = [
             "race: read of 16 bytes at global address",
             "nothing orders after the write of block",
         ],
+        line: "copy_async16(shared_address(memory.pages)",
     },
     Expected {
         plant: "attention_reuses_queries_without_barrier",
         case: "attention/prefills_match_float64",
         report: &["kernel `attention_d", "race: ", "of 16 bytes at shared address", "which nothing orders after the"],
+        line: "load_matrix_x4(a[0], query",
     },
     Expected {
         plant: "gemm_ring_without_barrier",
         case: "gemm/plain_matches_float64",
         report: &["kernel `gemm_16x64_plain`", "at shared address"],
+        line: "load_matrix_x4(fragments.activations[m]",
     },
     Expected {
         plant: "gemm_waits_for_too_few_groups",
         case: "gemm/plain_matches_float64",
         report: &["kernel `gemm_16x64_plain`", "read of 16 bytes at shared address", "before the asynchronous copy"],
+        line: "load_matrix_x4(fragments.activations[m]",
     },
     Expected {
         plant: "norm_sums_without_warp_barrier",
         case: "norm/matches_float64",
         report: &["kernel `rms_norm`", "read of 4 bytes at shared address"],
+        line: "part[i] = values[i]",
     },
     Expected {
         plant: "norm_sums_in_one_buffer",
         case: "norm/matches_float64",
         report: &["kernel `rms_norm", "race: ", "of 4 bytes at shared address", "which nothing orders after the"],
+        line: "part[i] = values[i]",
+    },
+    Expected {
+        plant: "norm_divides_by_the_first_row",
+        case: "norm/matches_float64",
+        report: &[
+            "kernel `rms_norm",
+            "block (0, 0, 0) thread (0, 0, 0): division that has no answer",
+            "in `norm_rows`",
+        ],
+        line: "parameters.width / (kVectorElements * first)",
+    },
+    Expected {
+        plant: "norm_stays_in_its_row",
+        case: "norm/matches_float64",
+        report: &["kernel `rms_norm", "the block did not end within 3 s of processor time; warp 0: ", "in `norm_rows`"],
+        // Wherever it is just then.
+        line: "",
     },
 ];
 
@@ -92,8 +118,23 @@ fn find(expected: &Expected) -> Result<(), libtest_mimic::Failed> {
     let program = std::env::current_exe()?;
     let output = Command::new(program).env(PLANT, expected.plant).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    match expected.report.iter().find(|part| !text.contains(*part)) {
-        None => Ok(()),
-        Some(part) => Err(format!("`{part}` is not in what the device said:\n{text}").into()),
+    if let Some(part) = expected.report.iter().find(|part| !text.contains(*part)) {
+        return Err(format!("`{part}` is not in what the device said:\n{text}").into());
     }
+    let line = line_of(expected.plant, &text)?;
+    match line.contains(expected.line) {
+        true => Ok(()),
+        false => Err(format!("`{}` is not in the line `{line}`, which this names:\n{text}", expected.line).into()),
+    }
+}
+
+/// The line of the planted file that a report names first.
+fn line_of(plant: &str, report: &str) -> Result<String, String> {
+    let file = format!("{plant}.cu");
+    let number = report.split_once(&format!("at {file}:")).and_then(|(_, rest)| rest.split_once(' '));
+    let number = number.and_then(|(number, _)| number.parse::<usize>().ok().filter(|&number| number != 0));
+    let number = number.ok_or_else(|| format!("no line of `{file}` is in what the device said:\n{report}"))?;
+    let text = std::fs::read_to_string(Path::new(env!("OUT_DIR")).join(&file))
+        .map_err(|error| format!("`{file}`: {error}"))?;
+    text.lines().nth(number - 1).map(str::to_owned).ok_or_else(|| format!("`{file}` has no line {number}:\n{report}"))
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use gridpoint_driver::CUresult;
 
+pub use crate::source::SourceLine;
+
 /// Which memory an access went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
@@ -108,6 +110,14 @@ impl fmt::Display for Nearby {
         }
     }
 }
+
+// Numbers of signals; but for SIGBUS the same on every Unix.
+const SIGILL: i32 = 4;
+const SIGFPE: i32 = 8;
+#[cfg(target_os = "linux")]
+const SIGBUS: i32 = 7;
+#[cfg(not(target_os = "linux"))]
+const SIGBUS: i32 = 10;
 
 /// Why a kernel was stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,6 +290,24 @@ pub enum Reason {
         /// Who waits for what, and which blocks are not there to be waited for.
         waiting: String,
     },
+    /// The block, or its cluster, did not end within the seconds that it has.
+    Hung {
+        /// Seconds of processor time that it was given ([`crate::machine::Guard::block_seconds`]).
+        seconds: u32,
+        /// Who waits for what.
+        waiting: String,
+    },
+    /// The kernel's code made the host's processor trap: a plain access where nothing is mapped, a jump to nowhere, an endless recursion,
+    /// an illegal instruction, a division that has no answer.
+    Crash {
+        /// The signal: SIGSEGV, SIGBUS, SIGILL or SIGFPE.
+        signal: i32,
+        /// What the host says of it: the address that was accessed, or that of the instruction. Zero for an address that no x86-64
+        /// program can have.
+        address: u64,
+        /// The thread's stack of 64 KiB had overflowed.
+        overflow: bool,
+    },
     /// An instruction got an operand that it does not take.
     InvalidOperand {
         /// Which operand, its value and what would be right.
@@ -310,6 +338,9 @@ impl Reason {
         match self {
             Self::OutOfBounds { .. } | Self::RedZone { .. } => CUresult::ERROR_ILLEGAL_ADDRESS,
             Self::Misaligned { .. } => CUresult::ERROR_MISALIGNED_ADDRESS,
+            Self::Crash { signal, .. } if *signal == SIGILL => CUresult::ERROR_ILLEGAL_INSTRUCTION,
+            Self::Crash { .. } => CUresult::ERROR_ILLEGAL_ADDRESS,
+            Self::Hung { .. } => CUresult::ERROR_LAUNCH_TIMEOUT,
             Self::Contract { .. } => CUresult::ERROR_ASSERT,
             _ => CUresult::ERROR_LAUNCH_FAILED,
         }
@@ -396,6 +427,21 @@ impl fmt::Display for Reason {
             Self::Spinning { waiting } => {
                 write!(formatter, "the block's threads wait in loops for something that never happens; {waiting}")
             }
+            Self::Hung { seconds, waiting } => {
+                write!(formatter, "the block did not end within {seconds} s of processor time; {waiting}")
+            }
+            Self::Crash { overflow: true, address, .. } => {
+                write!(formatter, "the thread's stack overflowed, at host address `{address:#x}`")
+            }
+            Self::Crash { signal, address, .. } => {
+                let words = match *signal {
+                    SIGILL => "illegal instruction",
+                    SIGFPE => "division that has no answer",
+                    SIGBUS => "access of memory that the host cannot reach",
+                    _ => "access of memory that is not mapped",
+                };
+                write!(formatter, "{words}, at host address `{address:#x}`")
+            }
             Self::InvalidOperand { detail } => write!(formatter, "invalid operand: {detail}"),
             Self::Contract { words } => write!(formatter, "the kernel reported a broken contract: {words}"),
             Self::RedZone { address, bytes } => {
@@ -419,6 +465,10 @@ pub struct Fault {
     pub seed: Option<u64>,
     /// Why.
     pub reason: Reason,
+    /// Where the thread stood: the innermost place in a kernel file, then the places in kernel files that it was called from. Wrappers of
+    /// instructions (`ptx.cuh`, `ptx_*.cuh`) are left out. Empty where no thread's place tells (a copy that lands after its thread went
+    /// on) and where the program has no line tables.
+    pub source: Vec<SourceLine>,
 }
 
 impl Fault {
@@ -436,6 +486,9 @@ impl fmt::Display for Fault {
             "kernel `{}` block ({bx}, {by}, {bz}) thread ({tx}, {ty}, {tz}): {}",
             self.kernel, self.reason
         )?;
+        for (place, line) in self.source.iter().enumerate() {
+            write!(formatter, "{} {line}", if place == 0 { "; at" } else { ", called at" })?;
+        }
         match self.seed {
             Some(seed) => write!(formatter, " [GRIDPOINT_SIM_SEED={seed}]"),
             None => write!(formatter, " [round-robin]"),

@@ -1,11 +1,14 @@
 //! A CUDA device in software.
 //!
 //! The machine ([`machine`]) runs kernels that were compiled for the host: each CUDA thread is a fiber, and every instruction of
-//! `kernels/simulator.h` is a function here that checks what a GPU would not. A fault is typed and names kernel, block and thread.
+//! `kernels/simulator.h` is a function here that checks what a GPU would not. A fault is typed and names kernel, block, thread and, by
+//! the program's line tables, the line of the kernel's source. A block that hangs and a thread that crashes are faults too
+//! ([`machine::Guard`]): for that the first launch starts a thread and installs handlers of signals, which [`Options`] can switch off.
 //!
 //! The driver ([`table()`], [`install`]) is CUDA's driver API in front of it, for one simulated device: memory, streams, events, modules,
 //! launches, stream capture and graphs with CUDA's own rules and codes. Work runs as late as those rules allow, or, with a
 //! seed, in any order that they allow. Calls can be made to fail ([`Injection`]), and what was not given back is listed ([`leaks()`]).
+#![expect(clippy::result_large_err, reason = "a launch has one fault, whose size costs nothing beside the launch")]
 
 pub mod detectors;
 mod driver;
@@ -15,11 +18,12 @@ pub mod machine;
 mod memory;
 pub mod module;
 mod pages;
+mod source;
 
 pub use detectors::Detectors;
 pub use driver::{
     CallCounts, Injected, Injection, Leak, LeakKind, Options, UnknownFunction, image, install, last_fault, leaks,
     reseed, reset, table,
 };
-pub use fault::Fault;
+pub use fault::{Fault, SourceLine};
 pub use memory::{POISON, Range, Snapshot};

@@ -24,9 +24,9 @@ impl HostKernel {
     /// A kernel written in Rust.
     ///
     /// # Safety
-    /// `entry` may be called with the address of any `parameter_bytes` bytes that a launch gives. While it calls an instruction of
-    /// [`crate::machine::instructions`] its stack holds nothing that has to be dropped, because a faulting launch abandons its threads
-    /// there.
+    /// `entry` may be called with the address of any `parameter_bytes` bytes that a launch gives. Its stack never holds anything that has
+    /// to be dropped, nor a lock, because a faulting launch abandons its threads: where they call an instruction of
+    /// [`crate::machine::instructions`] and, if they hang or crash ([`crate::machine::Guard`]), anywhere.
     pub const unsafe fn new(name: &'static CStr, entry: Entry, parameter_bytes: u32, maximum_threads: u32) -> Self {
         Self { name: name.as_ptr(), entry, parameter_bytes, maximum_threads }
     }

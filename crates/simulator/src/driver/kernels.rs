@@ -7,13 +7,14 @@ use super::executables::Image;
 use super::state::{Id, State};
 use super::work::{Kernel, Work};
 use crate::fault::Fault;
-use crate::machine::{LaunchDescription, Residency, Schedule, run_chain};
+use crate::machine::{Guard, LaunchDescription, Residency, Schedule, run_chain};
 
 impl State {
     /// Runs a kernel and those that are programmatically dependent, each on the one before it.
     pub(super) fn execute_kernels(&mut self, kernels: &[Arc<Kernel>]) -> Answer {
         let residency =
             Residency { multiprocessors: self.options.multiprocessors, blocks: self.options.resident_blocks };
+        let guard = Guard { block_seconds: self.options.block_seconds, crashes: self.options.catch_crashes };
         let seeds: Vec<Option<u64>> = kernels.iter().map(|_| self.next_seed()).collect();
         let memory = self.memory.snapshot();
         let launches: Vec<LaunchDescription<'_>> = kernels
@@ -30,6 +31,7 @@ impl State {
                 schedule: seed.map_or(Schedule::RoundRobin, Schedule::Seeded),
                 residency,
                 detectors: self.options.detectors,
+                guard,
             })
             .collect();
         run_blocks(&launches).map_err(|fault| self.fail(fault))?;

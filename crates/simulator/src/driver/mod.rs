@@ -32,6 +32,7 @@ use gridpoint_driver::{AlreadyInstalled, CUresult, Table};
 
 use crate::detectors::Detectors;
 use crate::fault::Fault;
+use crate::machine::Guard;
 use crate::module::HostModule;
 
 mod allocation;
@@ -85,11 +86,16 @@ pub struct Options {
     pub check_red_zones: bool,
     /// What watches launches.
     pub detectors: Detectors,
+    /// Seconds of processor time after which a block counts as hung, zero for never: [`crate::machine::Guard::block_seconds`].
+    pub block_seconds: u32,
+    /// Whether a crash in a kernel's code becomes a fault: [`crate::machine::Guard::crashes`].
+    pub catch_crashes: bool,
 }
 
 impl Default for Options {
-    /// 8 GiB, 4 multiprocessors of 4 blocks, round-robin, red zones checked.
+    /// 8 GiB, 4 multiprocessors of 4 blocks, round-robin, red zones checked, [`Guard::default`].
     fn default() -> Self {
+        let guard = Guard::default();
         Self {
             memory_bytes: 8 << 30,
             multiprocessors: 4,
@@ -97,6 +103,8 @@ impl Default for Options {
             seed: None,
             check_red_zones: true,
             detectors: Detectors::NONE,
+            block_seconds: guard.block_seconds,
+            catch_crashes: guard.crashes,
         }
     }
 }

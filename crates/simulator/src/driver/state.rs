@@ -137,7 +137,14 @@ impl State {
     /// As [`Self::fail`], for memory that `culprit` wrote outside every allocation.
     pub(super) fn fail_red_zone(&mut self, culprit: &str, Damaged(range): Damaged) -> CUresult {
         let reason = Reason::RedZone { address: range.start as u64, bytes: range.bytes };
-        self.fail(Fault { kernel: culprit.to_owned(), block: [0; 3], thread: [0; 3], seed: None, reason })
+        self.fail(Fault {
+            kernel: culprit.to_owned(),
+            block: [0; 3],
+            thread: [0; 3],
+            seed: None,
+            reason,
+            source: Vec::new(),
+        })
     }
 
     /// The seed of the next decision that a seeded schedule takes; none for round-robin.

@@ -265,7 +265,14 @@ impl State {
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             nearby,
         };
-        Err(self.fail(Fault { kernel: what.to_owned(), block: [0; 3], thread: [0; 3], seed: None, reason }))
+        Err(self.fail(Fault {
+            kernel: what.to_owned(),
+            block: [0; 3],
+            thread: [0; 3],
+            seed: None,
+            reason,
+            source: Vec::new(),
+        }))
     }
 }
 

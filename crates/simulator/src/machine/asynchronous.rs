@@ -1,5 +1,7 @@
 //! What a block holds beside threads, warps and memory: its place in a cluster, and the operations that run beside its threads.
 
+use std::sync::atomic::AtomicBool;
+
 use super::block::Block;
 use super::bulk::{Loads, Stores};
 use super::cluster::Cluster;
@@ -16,8 +18,9 @@ pub(crate) struct Asynchronous {
     pub(crate) cluster: *mut Cluster,
     /// The block's rank in it.
     pub(crate) rank: u32,
-    /// The cluster has more than one block or is one of several resident ones: turns go around.
-    pub(crate) shares: bool,
+    /// A switch is not an ordinary one: the cluster has more than one block or is one of several resident ones, and turns go around, or its
+    /// time is over. A signal handler on the block's OS thread sets it.
+    pub(crate) shares: AtomicBool,
     /// A thread of the block has run.
     pub(crate) started: bool,
     pub(crate) proxy: Proxy,
@@ -38,7 +41,7 @@ impl Asynchronous {
         Self {
             cluster: std::ptr::null_mut(),
             rank: 0,
-            shares: false,
+            shares: AtomicBool::new(false),
             started: false,
             proxy: Proxy::default(),
             mbarriers: Mbarriers::default(),

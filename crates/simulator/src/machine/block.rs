@@ -70,6 +70,8 @@ pub(crate) struct Block {
     /// Clusters and what runs beside the threads.
     pub(crate) asynchronous: Asynchronous,
     fault: Option<(u32, Reason)>,
+    /// The fault's thread does not stand where it happened.
+    beside: bool,
     threads: Vec<Thread>,
     first: *mut Thread,
 }
@@ -98,6 +100,7 @@ impl Block {
             multiply: mma::fastest(),
             asynchronous: Asynchronous::new(),
             fault: None,
+            beside: false,
             threads: Vec::new(),
             first: ptr::null_mut(),
         }))
@@ -170,6 +173,7 @@ impl Block {
     }
 
     /// Counts a yield of the running thread; false when the block has only yielded for too long.
+    #[inline(always)]
     pub(crate) fn count_yield(&mut self, spins: u32) -> bool {
         self.turns.yields();
         self.spins = self.spins.saturating_add(spins);
@@ -201,6 +205,13 @@ impl Block {
         self.fault.get_or_insert((index, reason));
     }
 
+    /// As [`Block::stop`], with the fault of something that thread `index` began and that runs beside the threads.
+    #[cold]
+    pub(crate) fn stop_beside(&mut self, index: u32, reason: Reason) {
+        self.beside = self.fault.is_none();
+        self.stop(index, reason);
+    }
+
     /// Ends the running thread. An instruction that waits for it never completes.
     pub(crate) fn end_thread(&mut self) {
         // SAFETY: the running thread is one of this block's.
@@ -212,9 +223,15 @@ impl Block {
         }
     }
 
+    /// The number of the thread that a fault names, if it stands where the fault happened.
+    pub(crate) fn fault_place(&self) -> Option<u32> {
+        self.fault.as_ref().filter(|_| !self.beside).map(|(index, _)| *index)
+    }
+
     /// The fault, and the index of the thread that it names.
     pub(crate) fn take_fault(&mut self) -> Option<([u32; 3], Reason)> {
         let (index, reason) = self.fault.take()?;
+        self.beside = false;
         let thread = self.threads.get(index as usize).map(|thread| thread.identity.thread).unwrap_or_default();
         Some((thread, reason))
     }

@@ -80,7 +80,7 @@ pub(crate) unsafe fn land_one(cluster: *mut Cluster) -> bool {
             let index = (*block).turns.draw(pending);
             let Some(load) = (*block).asynchronous.loads.pending.remove(index as usize) else { return false };
             if let Err(reason) = land(block, &load) {
-                (*block).stop(load.thread, reason);
+                (*block).stop_beside(load.thread, reason);
             }
             return true;
         }

@@ -9,7 +9,7 @@ use super::fiber;
 use super::observer::Touch;
 use super::turn::{Participant, raise, suspend};
 use super::warp::{Deposit, FULL_MASK, Operation};
-use super::{bulk, fault, watch};
+use super::{bulk, fault, guard, watch};
 use crate::fault::{Access, Reason};
 
 /// Blocks of the largest cluster, which needs a kernel's permission (CUDA C++ Programming Guide, "Thread Block Clusters").
@@ -143,11 +143,8 @@ pub(crate) unsafe fn leave(block: *mut Block) {
         if (*cluster).others && (*cluster).pause.is_none() && (*block).turns.switches(CHANGES_PER_PAUSE) {
             (*cluster).pause = Some(Pause::Drawn);
         }
-        if (*cluster).pause.is_some() {
-            fiber::switch((*me).place, &raw mut (*leader(cluster)).host);
-            return;
-        }
-        match next(cluster, block) {
+        let next = if guard::expired() || (*cluster).pause.is_some() { None } else { next(cluster, block) };
+        match next {
             Some((other, index)) => {
                 let thread = (*other).thread(index);
                 (*other).current = thread;
@@ -161,25 +158,31 @@ pub(crate) unsafe fn leave(block: *mut Block) {
     }
 }
 
-/// Gives the cluster a turn, which ends when it pauses or when nobody in it can run. The answer is the block that ran last.
+/// Gives the cluster a turn, which ends when it pauses or when nobody in it can run.
 ///
 /// # Safety
 /// Called on the host's stack of the OS thread that the cluster belongs to. Its blocks have begun, `block` is one of them, and each of
 /// their threads has a fiber of its own. Nothing else reaches them meanwhile.
-pub(crate) unsafe fn resume(block: *mut Block) -> *mut Block {
+pub(crate) unsafe fn resume(block: *mut Block) {
     // SAFETY: by this function's contract.
     unsafe {
         let cluster = (*block).asynchronous.cluster;
         (*cluster).pause = None;
-        let Some((next, index)) = next(cluster, block) else { return block };
-        let thread = (*next).thread(index);
-        (*next).current = thread;
-        block::set_current(next);
-        fiber::switch(&raw mut (*leader(cluster)).host, (*thread).place);
-        let last = block::current();
-        block::set_current(std::ptr::null_mut());
-        last
+        block::set_current(block);
+        if let Some((next, index)) = next(cluster, block) {
+            let thread = (*next).thread(index);
+            (*next).current = thread;
+            block::set_current(next);
+            fiber::switch(&raw mut (*leader(cluster)).host, (*thread).place);
+        }
     }
+}
+
+/// The block that ran last in the turn that has just ended, or `block` where none did. No block is the current one then.
+pub(crate) fn take_last(block: *mut Block) -> *mut Block {
+    let last = block::current();
+    block::set_current(std::ptr::null_mut());
+    if last.is_null() { block } else { last }
 }
 
 /// A block of the cluster has let dependent launches begin: whether the cluster now pauses.
@@ -241,6 +244,7 @@ unsafe fn next(cluster: *mut Cluster, current: *mut Block) -> Option<(*mut Block
 ///
 /// # Safety
 /// As [`leave`].
+#[inline(always)]
 pub(crate) unsafe fn count_yield(block: *mut Block) {
     // SAFETY: by this function's contract.
     unsafe {

@@ -26,8 +26,10 @@ pub(super) fn not_shared(pointer: usize) -> Reason {
 
 /// Who waits for what in a block in which nobody can run, and the first thread that waits.
 pub(super) fn deadlock(block: &Block) -> (u32, Reason) {
-    let (first, waiting) = waiting(block);
-    (first, Reason::Deadlock { waiting })
+    let left = block.warps.iter().map(|warp| warp.exists & !warp.exited);
+    let first = (0..).zip(left).find(|(_, left)| *left != 0);
+    let first = first.map_or(0, |(warp, left)| warp * super::thread::WARP_THREADS + left.trailing_zeros());
+    (first, Reason::Deadlock { waiting: waiting(block) })
 }
 
 /// Who waits for what in a block whose threads only yield: the running one, by what it asked last, and those that wait.
@@ -38,18 +40,14 @@ pub(super) fn spinning(block: &Block) -> String {
         0 => format!("thread {index} yields"),
         address => format!("thread {index} asks `{address:#x}`"),
     };
-    format!("{asks}; {}", waiting(block).1)
+    format!("{asks}; {}", waiting(block))
 }
 
-/// Who waits for what, and the first thread that has not exited.
-fn waiting(block: &Block) -> (u32, String) {
+/// Who waits for what in a block.
+pub(super) fn waiting(block: &Block) -> String {
     let mut waiting = String::new();
-    let mut first = None;
     for (index, warp) in block.warps.iter().enumerate() {
         let left = warp.exists & !warp.exited;
-        if left != 0 {
-            first.get_or_insert(index as u32 * super::thread::WARP_THREADS + left.trailing_zeros());
-        }
         let separator = if waiting.is_empty() { "" } else { "; " };
         let _ = write!(waiting, "{separator}warp {index}: ");
         if let Some(id) = warp.barrier {
@@ -67,5 +65,5 @@ fn waiting(block: &Block) -> (u32, String) {
     block.asynchronous.mbarriers.describe(block, &mut waiting);
     block.asynchronous.warpgroups.describe(&mut waiting);
     super::cluster::describe(block, &mut waiting);
-    (first.unwrap_or(0), waiting)
+    waiting
 }

@@ -13,7 +13,7 @@ use crate::detectors::Detectors;
 use crate::fault::{Fault, Reason};
 use crate::memory::Snapshot;
 use crate::module::HostKernel;
-use multiprocessor::{Multiprocessor, NewBlock, Surroundings};
+use multiprocessor::{BlockFault, Multiprocessor, NewBlock, Surroundings};
 use random::Random;
 use session::Progress;
 
@@ -31,6 +31,7 @@ mod dependency;
 mod descriptor;
 mod fault;
 mod fiber;
+mod guard;
 pub mod hopper;
 pub mod instructions;
 mod mbarrier;
@@ -58,6 +59,7 @@ mod watch;
 mod wgmma;
 
 pub use cluster::MAXIMUM_BLOCKS as MAXIMUM_CLUSTER_BLOCKS;
+pub use guard::Guard;
 pub(crate) use memory::SHARED_BASE;
 pub(crate) use plain::plain_access;
 pub use tensor::{TensorDescription, TensorElement, TensorError};
@@ -118,6 +120,8 @@ pub struct LaunchDescription<'a> {
     pub residency: Residency,
     /// Who watches.
     pub detectors: Detectors,
+    /// What is done about blocks that hang or crash.
+    pub guard: Guard,
 }
 
 /// Runs all blocks of a launch. Of the blocks that fault, the first is reported; blocks after it may have run or not.
@@ -133,7 +137,7 @@ pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
     hopper::keep();
     let Some(first) = launches.first() else { return Ok(()) };
     for launch in launches {
-        check(launch).map_err(|detail| fault_at(launch, [0; 3], [0; 3], Reason::InvalidOperand { detail }))?;
+        check(launch).map_err(|detail| fault_at(launch, [0; 3], Reason::InvalidOperand { detail }.into()))?;
     }
     let observer = first.detectors.observer(first);
     if observer.is_none() && (launches.len() == 1 || first.schedule == Schedule::RoundRobin) {
@@ -182,9 +186,10 @@ fn run_cluster(launch: &LaunchDescription<'_>, blocks: &[(u64, [u32; 3])]) -> Re
         .collect();
     let mut multiprocessor = Multiprocessor::take();
     // Alone, a cluster neither pauses nor waits for a launch: its first turn ends it.
-    let answer = multiprocessor.begin(launch, &new, Surroundings::default()).and_then(|()| multiprocessor.advance());
+    let begun = multiprocessor.begin(launch, &new, Surroundings::default());
+    let answer = begun.and_then(|()| multiprocessor.advance(launch, false));
     multiprocessor.put_back();
-    answer.map(drop).map_err(|(rank, (thread, reason))| fault_at(launch, new[rank].index, thread, reason))
+    answer.map(drop).map_err(|(rank, fault)| fault_at(launch, new[rank].index, fault))
 }
 
 /// What the order of block `number` is drawn from.
@@ -195,13 +200,14 @@ fn block_random(schedule: Schedule, number: u64) -> Option<Random> {
     }
 }
 
-/// The fault of a thread.
-fn fault_at(launch: &LaunchDescription<'_>, block: [u32; 3], thread: [u32; 3], reason: Reason) -> Fault {
+/// A fault in a block.
+fn fault_at(launch: &LaunchDescription<'_>, block: [u32; 3], fault: BlockFault) -> Fault {
     let seed = match launch.schedule {
         Schedule::RoundRobin => None,
         Schedule::Seeded(seed) => Some(seed),
     };
-    Fault { kernel: launch.kernel.name().to_owned(), block, thread, seed, reason }
+    let BlockFault { thread, reason, source } = fault;
+    Fault { kernel: launch.kernel.name().to_owned(), block, thread, seed, reason, source }
 }
 
 /// A grid as clusters. Without clusters each block is one.

@@ -7,15 +7,31 @@ use super::cluster::{self, Cluster, Pause};
 use super::fiber::Fiber;
 use super::random::Random;
 use super::watch::Watcher;
-use super::{LaunchDescription, asynchronous, block, dependency, fault, turn};
-use crate::fault::Reason;
+use super::{LaunchDescription, asynchronous, block, dependency, fault, guard, turn};
+use crate::fault::{Reason, SourceLine};
+use crate::source::Kernel;
 
 thread_local! {
     static IDLE: RefCell<Vec<Multiprocessor>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The place and reason of a fault in a block.
-pub(super) type BlockFault = ([u32; 3], Reason);
+/// A fault in a block.
+#[derive(Debug)]
+pub(super) struct BlockFault {
+    /// The thread's index in the block.
+    pub(super) thread: [u32; 3],
+    /// Why.
+    pub(super) reason: Reason,
+    /// Where the thread stood.
+    pub(super) source: Vec<SourceLine>,
+}
+
+impl From<Reason> for BlockFault {
+    /// A fault of no thread of its own.
+    fn from(reason: Reason) -> Self {
+        Self { thread: [0; 3], reason, source: Vec::new() }
+    }
+}
 
 /// A block that begins.
 #[derive(Clone)]
@@ -68,23 +84,22 @@ impl Core {
         // SAFETY: this core owns the block, and no fiber runs.
         let block = unsafe { &mut *self.block };
         block.watcher = new.watcher;
-        block.begin(launch, new.index, new.random.clone()).map_err(|reason| ([0; 3], reason))?;
+        block.begin(launch, new.index, new.random.clone())?;
         let count = block.block_threads as usize;
+        let known = self.fibers.len();
         while self.fibers.len() < count {
             let fiber = Fiber::new(self.fibers.len(), thread_body).map_err(|error| {
                 let detail = format!("no stack for thread {} of a block: {error}", self.fibers.len());
-                ([0; 3], Reason::Host { detail })
+                Reason::Host { detail }
             })?;
             self.fibers.push(fiber);
         }
-        for (index, fiber) in (0..).zip(&mut self.fibers[..count]) {
-            // SAFETY: the block has so many threads.
-            unsafe { (*block.thread(index)).place = fiber.place() };
-        }
-        if block.watcher.is_some() {
-            for (index, fiber) in (0..).zip(&self.fibers[..count]) {
+        if self.fibers.len() > known {
+            // All of them may have moved.
+            for (index, fiber) in (0..).zip(&mut self.fibers) {
                 // SAFETY: the block has so many threads.
-                unsafe { (*block.thread(index)).stack = fiber.stack() };
+                let thread = unsafe { &mut *block.thread(index) };
+                (thread.place, thread.stack) = (fiber.place(), fiber.stack());
             }
         }
         Ok(())
@@ -132,7 +147,7 @@ impl Multiprocessor {
         surroundings: Surroundings,
     ) -> Result<(), (usize, BlockFault)> {
         while self.cores.len() < blocks.len() {
-            self.cores.push(Core::new().map_err(|reason| (0, ([0; 3], reason)))?);
+            self.cores.push(Core::new().map_err(|reason| (0, reason.into()))?);
         }
         let cores = &mut self.cores[..blocks.len()];
         for (rank, (core, new)) in cores.iter_mut().zip(blocks).enumerate() {
@@ -142,7 +157,7 @@ impl Multiprocessor {
                 let asynchronous = &mut (*core.block).asynchronous;
                 asynchronous.cluster = self.cluster;
                 asynchronous.rank = rank as u32;
-                asynchronous.shares = blocks.len() > 1 || surroundings.others || surroundings.dependents;
+                *asynchronous.shares.get_mut() = blocks.len() > 1 || surroundings.others || surroundings.dependents;
                 asynchronous.dependency.begin(surroundings.incomplete);
             }
         }
@@ -161,14 +176,28 @@ impl Multiprocessor {
         self.cores[..self.count].iter().map(|core| core.block)
     }
 
-    /// Gives the cluster a turn. A fault, which ends it, comes with the rank of its block.
-    pub(super) fn advance(&mut self) -> Result<Turn, (usize, BlockFault)> {
-        // SAFETY: the blocks have begun on this OS thread and their fibers are theirs; none runs before or after the call. The blocks
-        // are touched one at a time.
+    /// Gives the cluster, of this launch, a turn. Its time counts on from the turn before on this OS thread where it `continues`. A fault,
+    /// which ends the cluster, comes with the rank of its block.
+    pub(super) fn advance(
+        &mut self,
+        launch: &LaunchDescription<'_>,
+        continues: bool,
+    ) -> Result<Turn, (usize, BlockFault)> {
+        let entry = launch.kernel.entry() as usize;
+        // SAFETY: the blocks have begun on this OS thread and their fibers are theirs; none runs before or after the call, and after a
+        // fault they are thrown away. The blocks are touched one at a time.
         unsafe {
-            self.last = cluster::resume(self.last);
+            let last = self.last;
+            let leader = &raw mut (*self.cores[0].block).host;
+            let ended = guard::run((launch.guard, continues), entry, leader, || cluster::resume(last));
+            self.last = cluster::take_last(last);
+            let lives = self.blocks().any(|block| (*block).live != 0);
+            if let Some(ended) = ended.as_ref().filter(|_| lives) {
+                let block = &mut *self.last;
+                block.stop((*block.current).index(), ended.reason(block));
+            }
             if !self.blocks().any(|block| (*block).stopped) {
-                if let Some(pause) = (*self.cluster).pause {
+                if let Some(pause) = (*self.cluster).pause.filter(|_| lives) {
                     return Ok(Turn::Paused(pause));
                 }
                 if self.blocks().any(|block| (*block).asynchronous.dependency.waits()) {
@@ -176,8 +205,8 @@ impl Multiprocessor {
                 }
                 self.blocks().for_each(|block| finish(&mut *block));
             }
-            let fault = self.blocks().enumerate().find_map(|(rank, block)| Some((rank, (*block).take_fault()?)));
-            match fault {
+            let interrupted = ended.filter(|ended| !ended.stack.is_empty()).map(|ended| ended.stack);
+            match self.take_fault(entry, interrupted.as_deref()) {
                 None => Ok(Turn::Ended),
                 Some(fault) => {
                     self.abandon();
@@ -185,6 +214,28 @@ impl Multiprocessor {
                 }
             }
         }
+    }
+
+    /// The first fault, with the rank of its block. `interrupted` are the return addresses of the running thread where it was interrupted.
+    ///
+    /// # Safety
+    /// The blocks have begun, and no fiber runs.
+    unsafe fn take_fault(&mut self, entry: usize, interrupted: Option<&[usize]>) -> Option<(usize, BlockFault)> {
+        let last = self.last;
+        self.cores[..self.count].iter_mut().enumerate().find_map(|(rank, core)| {
+            // SAFETY: by this function's contract.
+            unsafe {
+                let place = (*core.block).fault_place();
+                let (thread, reason) = (*core.block).take_fault()?;
+                let stack = match (interrupted, place.map(|index| &mut core.fibers[index as usize])) {
+                    (Some(stack), _) if last == core.block => stack.to_vec(),
+                    (_, Some(fiber)) => fiber.trace(),
+                    (_, None) => Vec::new(),
+                };
+                let source = Kernel::new(entry).lines(&stack);
+                Some((rank, BlockFault { thread, reason, source }))
+            }
+        })
     }
 
     /// The launch before that of the cluster is complete.

@@ -5,7 +5,7 @@
 //! goes first, and the older ones only run on when nothing else can. A seed draws any order.
 
 use super::cluster::Pause;
-use super::multiprocessor::{Multiprocessor, NewBlock, Surroundings, Turn};
+use super::multiprocessor::{BlockFault, Multiprocessor, NewBlock, Surroundings, Turn};
 use super::observer::{Launch, Observer, RunId};
 use super::random::Random;
 use super::watch::Watcher;
@@ -88,6 +88,8 @@ pub(super) struct Session<'a> {
     observer: Option<Box<dyn Observer>>,
     random: Option<Random>,
     turn: u64,
+    /// The time that blocks may take without an end or a beginning counts on.
+    continues: bool,
     /// Places of a launch's order that are this session's: every `stride`th.
     stride: u64,
     offset: u64,
@@ -112,6 +114,7 @@ pub(super) fn run(
         observer,
         random,
         turn: 0,
+        continues: false,
         stride,
         offset,
     };
@@ -200,11 +203,12 @@ impl Session<'_> {
         let launch = resident.launch;
         resident.turn = self.turn;
         resident.yielding = false;
-        let turn = match resident.multiprocessor.advance() {
+        let continues = std::mem::replace(&mut self.continues, true);
+        let turn = match resident.multiprocessor.advance(self.chain[launch].launch, continues) {
             Ok(turn) => turn,
-            Err((rank, (thread, reason))) => {
+            Err((rank, fault)) => {
                 let block = resident.blocks[rank];
-                return Err(self.fault(launch, block, thread, reason));
+                return Err(self.fault(launch, block, fault));
             }
         };
         let triggered = turn == Turn::Ended || resident.multiprocessor.triggered();
@@ -247,10 +251,11 @@ impl Session<'_> {
             incomplete: launch > 0 && self.counts[launch - 1].ended < self.share(launch - 1),
         };
         let mut multiprocessor = Multiprocessor::take();
-        if let Err((rank, (thread, reason))) = multiprocessor.begin(description, &new, surroundings) {
+        if let Err((rank, fault)) = multiprocessor.begin(description, &new, surroundings) {
             multiprocessor.put_back();
-            return Err(self.fault(launch, new[rank].index, thread, reason));
+            return Err(self.fault(launch, new[rank].index, fault));
         }
+        self.continues = false;
         self.counts[launch].resident += 1;
         self.residents.push(Resident {
             launch,
@@ -267,6 +272,7 @@ impl Session<'_> {
 
     /// Takes note that a cluster has ended, and with it perhaps its launch.
     fn end(&mut self, index: usize) {
+        self.continues = false;
         let resident = self.residents.remove(index);
         let launch = resident.launch;
         if let Some(observer) = &mut self.observer {
@@ -286,12 +292,11 @@ impl Session<'_> {
         }
     }
 
-    fn fault(&self, launch: usize, block: [u32; 3], thread: [u32; 3], reason: Reason) -> Fault {
-        let reason = match reason {
-            Reason::Spinning { waiting } => Reason::Spinning { waiting: format!("{waiting}{}", self.absent(launch)) },
-            other => other,
-        };
-        super::fault_at(self.chain[launch].launch, block, thread, reason)
+    fn fault(&self, launch: usize, block: [u32; 3], mut fault: BlockFault) -> Fault {
+        if let Reason::Spinning { waiting } | Reason::Hung { waiting, .. } = &mut fault.reason {
+            waiting.push_str(&self.absent(launch));
+        }
+        super::fault_at(self.chain[launch].launch, block, fault)
     }
 
     /// What is to be said of blocks of a launch that have not started.

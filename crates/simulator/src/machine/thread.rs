@@ -29,7 +29,7 @@ pub(crate) struct Thread {
     pub(crate) lane: u32,
     /// Where its fiber stands, which lives as long as the block runs.
     pub(crate) place: *mut Place,
-    /// First address of its fiber's stack; set where an observer has to tell a stack from other memory.
+    /// First address of its fiber's stack, by which it is told from other memory.
     pub(crate) stack: usize,
     /// Asynchronous copies under way.
     pub(crate) copies: Copies,

@@ -1,5 +1,7 @@
 //! How a running thread gives up its turn: waiting in a collective, yielding, or ending the block with a fault.
 
+use std::sync::atomic::Ordering;
+
 use super::block::{self, Block};
 use super::cluster;
 use super::fiber;
@@ -17,7 +19,7 @@ pub(crate) unsafe fn suspend(block: *mut Block) {
     // block runs; the host's stack stands where it started this block.
     unsafe {
         let me = (*block).current;
-        let leaves = (*block).stopped || (*block).asynchronous.shares;
+        let leaves = (*block).stopped || (*block).asynchronous.shares.load(Ordering::Relaxed);
         let next = if leaves { None } else { (*block).turns.next(&(*block).warps) };
         match next {
             Some(index) => {
@@ -168,6 +170,7 @@ impl Participant {
     ///
     /// # Safety
     /// As [`Participant::maybe_switch`].
+    #[inline(always)]
     pub(crate) unsafe fn give_turn(self, spins: u32) {
         // SAFETY: by this function's contract.
         unsafe {
@@ -175,9 +178,22 @@ impl Participant {
             if (*self.block).count_yield(spins) {
                 suspend(self.block);
             } else {
-                let waiting = super::fault::spinning(&*self.block);
-                raise(self.block, Reason::Spinning { waiting });
+                spinning(self.block);
             }
         }
+    }
+}
+
+/// Kept out of the frame of every thread that yields.
+///
+/// # Safety
+/// As [`raise`].
+#[cold]
+#[inline(never)]
+unsafe fn spinning(block: *mut Block) -> ! {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let waiting = super::fault::spinning(&*block);
+        raise(block, Reason::Spinning { waiting })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gridpoint_simulator::fault::{Fault, Reason};
 use gridpoint_simulator::machine::instructions::{gridpoint_global, gridpoint_shared, gridpoint_thread};
-use gridpoint_simulator::machine::{self, LaunchDescription, Residency, Schedule, ThreadIdentity};
+use gridpoint_simulator::machine::{self, Guard, LaunchDescription, Residency, Schedule, ThreadIdentity};
 use gridpoint_simulator::module::{Entry, HostKernel};
 use gridpoint_simulator::{Detectors, POISON, Range, Snapshot};
 
@@ -88,6 +88,8 @@ pub(crate) struct Case {
     pub(crate) residency: Residency,
     /// Who watches.
     pub(crate) detectors: Detectors,
+    /// What is done about blocks that hang or crash.
+    pub(crate) guard: Guard,
 }
 
 impl Case {
@@ -105,6 +107,7 @@ impl Case {
             numbers: [0; 4],
             residency: Residency::default(),
             detectors: Detectors::NONE,
+            guard: Guard::default(),
         }
     }
 
@@ -217,6 +220,7 @@ fn run_chain_in(cases: &[Case], schedule: Schedule, input: &mut Words, output: &
             schedule,
             residency: case.residency,
             detectors,
+            guard: case.guard,
         })
         .collect();
     machine::run_chain(&launches)?;

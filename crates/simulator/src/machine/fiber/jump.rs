@@ -5,6 +5,7 @@ use std::io;
 
 use corosensei::stack::Stack;
 
+use super::stance::Stance;
 use super::{Body, ColouredStack};
 
 /// Where a stack that does not run stands: its stack pointer, at which lies the address to continue at.
@@ -15,6 +16,16 @@ impl Place {
     /// The OS thread's own stack.
     pub(crate) fn host() -> Self {
         Self(0)
+    }
+
+    /// The stack pointer and the address at which the stack would go on.
+    ///
+    /// # Safety
+    /// The stack was left by [`switch`] and has not run since.
+    #[cfg_attr(not(all(target_os = "linux", target_env = "gnu")), allow(dead_code, reason = "no handler asks there"))]
+    pub(crate) unsafe fn entry(&self) -> (usize, usize) {
+        // SAFETY: by this function's contract, the address lies where the place says.
+        (self.0 + size_of::<usize>(), unsafe { *(self.0 as *const usize) })
     }
 }
 
@@ -41,6 +52,22 @@ impl Fiber {
         &raw mut self.place
     }
 
+    /// The return addresses on its stack, innermost first.
+    ///
+    /// # Safety
+    /// The fiber does not run.
+    pub(crate) unsafe fn trace(&mut self) -> Vec<usize> {
+        let pointer = self.place.0 as *const usize;
+        // SAFETY: by this function's contract `switch` left three words there, or `new` a frame of four. They are taken off as the switch
+        // does; the unwinder gets no registers that the switch does not keep, for which its callers have places of their own.
+        let (rip, rbx, rbp) = unsafe { (*pointer, *pointer.add(1), *pointer.add(2)) };
+        if rip == start as *const () as usize {
+            return Vec::new();
+        }
+        let stance = Stance { rsp: pointer as usize + 3 * size_of::<usize>(), rip, rbx, rbp, ..Stance::default() };
+        stance.trace()
+    }
+
     /// First address of its stack of [`super::STACK_BYTES`] bytes.
     pub(crate) fn stack(&self) -> usize {
         self.stack.first()
@@ -48,7 +75,7 @@ impl Fiber {
 }
 
 /// The first frame of a fiber: takes the body's address off the stack, which is a multiple of 16 then, and calls it. A zero stands where
-/// a debugger looks for the caller.
+/// a debugger looks for the caller, and an unwinder finds no rules here and stops.
 #[unsafe(naked)]
 unsafe extern "C" fn start() -> ! {
     naked_asm!("pop rax", "xor ebp, ebp", "call rax", "ud2")

@@ -13,6 +13,8 @@ use corosensei::stack::{DefaultStack, Stack, StackPointer};
 mod jump;
 #[cfg(any(test, not(all(target_arch = "x86_64", unix))))]
 mod portable;
+#[cfg(all(target_arch = "x86_64", unix))]
+pub(crate) mod stance;
 
 #[cfg(all(target_arch = "x86_64", unix))]
 pub(crate) use jump::{Fiber, Place, switch};
@@ -105,6 +107,32 @@ mod tests {
                         pass_on(0);
                     }
                     assert_eq!(TURNS.take(), [1, 2, 3, 4].repeat(3));
+                }
+
+                #[inline(never)]
+                extern "C" fn waiting_body() -> ! {
+                    loop {
+                        pass_on(1);
+                    }
+                }
+
+                #[test]
+                fn tell_where_they_stand() {
+                    let mut fiber = Fiber::new(0, waiting_body).unwrap();
+                    let mut host = Place::host();
+                    PLACES.set(vec![&raw mut host, fiber.place()]);
+                    pass_on(0);
+                    for _ in 0..2 {
+                        // SAFETY: the fiber has switched away.
+                        let addresses = unsafe { fiber.trace() };
+                        let mut names = Vec::new();
+                        for address in addresses {
+                            backtrace::resolve(address as *mut std::ffi::c_void, |symbol| {
+                                names.extend(symbol.name().map(|name| name.to_string()));
+                            });
+                        }
+                        assert!(names.iter().any(|name| name.contains("waiting_body")), "{names:?}");
+                    }
                 }
             }
         };

@@ -13,6 +13,9 @@ thread_local! {
     static NEXT: Cell<*mut Place> = const { Cell::new(ptr::null_mut()) };
     /// The way back of the fiber that was just resumed for the first time.
     static STARTED: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
+    /// The fiber that is resumed is asked for its return addresses, and then for nothing else.
+    static TRACES: Cell<bool> = const { Cell::new(false) };
+    static TRACE: Cell<Vec<usize>> = const { Cell::new(Vec::new()) };
 }
 
 /// Where a stack that does not run stands.
@@ -52,6 +55,21 @@ impl Fiber {
         &raw mut *self.place
     }
 
+    /// The return addresses on its stack, innermost first, with those of the host's stack behind them. Asking takes a few frames on the
+    /// fiber's stack.
+    ///
+    /// # Safety
+    /// The fiber does not run.
+    pub(crate) unsafe fn trace(&mut self) -> Vec<usize> {
+        // A fiber that was never left has nothing to tell.
+        if let Some(coroutine) = self.place.coroutine.as_mut().filter(|_| !self.place.suspender.is_null()) {
+            TRACES.set(true);
+            coroutine.resume(());
+            TRACES.set(false);
+        }
+        TRACE.take()
+    }
+
     /// First address of its stack of [`super::STACK_BYTES`] bytes.
     pub(crate) fn stack(&self) -> usize {
         self.stack
@@ -81,6 +99,15 @@ pub(crate) unsafe fn switch(from: *mut Place, to: *mut Place) {
                 (*from).suspender = STARTED.get();
             }
             (*(*from).suspender).suspend(());
+            while TRACES.get() {
+                let mut addresses = Vec::new();
+                backtrace::trace(|frame| {
+                    addresses.push(frame.ip().addr());
+                    true
+                });
+                TRACE.set(addresses);
+                (*(*from).suspender).suspend(());
+            }
             return;
         }
         while NEXT.get() != from {

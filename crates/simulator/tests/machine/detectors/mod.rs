@@ -115,11 +115,16 @@ fn a_race_names_both_sides() {
     let other = party(0, 0, Access::Write);
     let reason = Reason::Race { space: Space::Shared, access: Access::Read, address: 0x400, bytes: 4, other };
     assert_eq!(fault.reason, reason);
+    let without_source = gridpoint_simulator::Fault { source: Vec::new(), ..fault.clone() };
     assert_eq!(
-        fault.to_string(),
+        without_source.to_string(),
         "kernel `test_kernel` block (0, 0, 0) thread (40, 0, 0): race: read of 4 bytes at shared address `0x400`, which nothing \
          orders after the write of block (0, 0, 0) thread (0, 0, 0) [round-robin]"
     );
+    if let [.., line] = &fault.source[..] {
+        assert!(fault.to_string().ends_with(&format!("at {line} [round-robin]")), "{fault}");
+        assert_eq!(line.function, "previous");
+    }
 }
 
 /// As norm.cu's `row_sum`: lanes' values through shared memory, `numbers[1]` for a shuffle in place of the barrier.
