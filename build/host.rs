@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::bindings;
-use crate::sources::Sources;
+use crate::sources::{SIMULATOR_HEADERS, Sources};
 
 /// Compiles every kernel, and the layout check, into one static archive that the library links.
 ///
@@ -71,6 +71,7 @@ fn compiler(sources: &Sources) -> cc::Build {
         .std("c++17")
         .opt_level(2)
         .include(&sources.folder)
+        .include(SIMULATOR_HEADERS)
         // No contraction, wrapping and untyped memory: what nvcc is asked for and what PTX means.
         .flag("-ffp-contract=off")
         .flag("-fwrapv")

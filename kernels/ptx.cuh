@@ -15,7 +15,7 @@
 #else
 #include <math.h>
 #include <string.h>
-#include "simulator.h"
+#include "gridpoint_simulator.h"
 #define GRIDPOINT_DEVICE static inline
 #define GRIDPOINT_UNROLL
 #define GRIDPOINT_UNROLL_8
@@ -439,7 +439,7 @@ GRIDPOINT_DEVICE void mma_bf16(float (&d)[M][N][4], const uint32_t (&a)[M][4], c
 #else
 #define GRIDPOINT_DEFINE_KERNEL(name, Parameters, threads, blocks, ...)                                                        \
   static void name(const void* parameters) { __VA_ARGS__(*static_cast<const Parameters*>(parameters)); }
-#define GRIDPOINT_LIST_KERNEL(name, Parameters, threads, blocks, ...) {#name, &name, sizeof(Parameters), threads},
+#define GRIDPOINT_LIST_KERNEL(name, Parameters, threads, blocks, ...) {#name, &name, sizeof(Parameters), threads, nullptr, 0, nullptr},
 // A build that tells the simulator of plain accesses lives beside the fast one, under names that its compiler is given.
 #ifndef GRIDPOINT_MODULE_SYMBOL
 #define GRIDPOINT_MODULE_SYMBOL(module) gridpoint_module_##module

@@ -5,7 +5,7 @@
 
 namespace gridpoint {
 
-// The types of a and b (accumulators are float32) and the forms of wgmma: the flags of gridpoint_wgmma in simulator.h.
+// The types of a and b (accumulators are float32) and the forms of wgmma: the flags of gridpoint_wgmma in gridpoint_simulator.h.
 enum WgmmaFlags : uint32_t {
   kBf16 = 0,
   kF16 = 1,

@@ -9,10 +9,12 @@ use std::process::Command;
 use house::{code, files, read, uses};
 
 /// Which workspace crates a crate may name in its `[dependencies]`.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("gridpoint-plan", &[]),
     ("gridpoint-driver", &[]),
     ("gridpoint-simulator", &["gridpoint-driver"]),
+    ("gridpoint-simulator-build", &[]),
+    ("gridpoint-simulator-example", &["gridpoint-simulator", "gridpoint-simulator-build"]),
     ("gridpoint-runtime", &["gridpoint-driver"]),
     ("gridpoint-graph", &["gridpoint-plan", "gridpoint-runtime"]),
     ("gridpoint-model", &["gridpoint-plan", "gridpoint-runtime"]),
@@ -37,12 +39,13 @@ const UNSAFE_ROOMS: [&str; 5] =
     ["crates/driver/", "crates/simulator/", "crates/runtime/", "crates/model/src/mmap.rs", "src/kernels.rs"];
 
 /// Crates whose lint tables differ from the workspace's in `unsafe_code`, and in nothing else.
-const OWN_LINTS: [&str; 5] = [
+const OWN_LINTS: [&str; 6] = [
     "Cargo.toml",
     "crates/driver/Cargo.toml",
     "crates/model/Cargo.toml",
     "crates/runtime/Cargo.toml",
     "crates/simulator/Cargo.toml",
+    "crates/simulator/example/Cargo.toml",
 ];
 
 /// What no kernel says, and why.

@@ -59,6 +59,58 @@ fn functions_belong_to_their_module() {
     assert_eq!(device.peek(data), step(1, 5));
 }
 
+#[test]
+fn each_parameter_has_an_address() {
+    let device = device();
+    let function = device.function(c"mix_of_three");
+    let infos: Vec<_> = (0..4)
+        .map(|index| {
+            let (mut offset, mut size) = (9, 9);
+            (answer!(cuFuncGetParamInfo(function, index, &mut offset, &mut size)), offset, size)
+        })
+        .collect();
+    assert_eq!(infos[..3], [(CUresult::SUCCESS, 0, 8), (CUresult::SUCCESS, 8, 4), (CUresult::SUCCESS, 12, 4)]);
+    assert_eq!(infos[3].0, INVALID_VALUE);
+
+    let (mut data, mut count, mut value) = (device.buffer(&[1, 2]), 2_u32, 5_u32);
+    let mut addresses = [(&raw mut data).cast::<c_void>(), (&raw mut count).cast(), (&raw mut value).cast()];
+    let launch = |addresses: *mut *mut c_void| {
+        answer!(cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, CU_STREAM_LEGACY, addresses, std::ptr::null_mut()))
+    };
+    assert_eq!(launch(addresses.as_mut_ptr()), CUresult::SUCCESS);
+    ok!(cuCtxSynchronize());
+    assert_eq!((device.peek(data), device.peek(data + 4)), (step(1, 5), step(2, 5)));
+    addresses[2] = std::ptr::null_mut();
+    assert_eq!(launch(addresses.as_mut_ptr()), INVALID_VALUE);
+    assert_eq!(launch(std::ptr::null_mut()), INVALID_VALUE);
+
+    // A node answers an address for each of them too.
+    addresses[2] = (&raw mut value).cast();
+    let params = CUDA_KERNEL_NODE_PARAMS_v1 {
+        func: function,
+        grid_dim_x: 1,
+        grid_dim_y: 1,
+        grid_dim_z: 1,
+        block_dim_x: 1,
+        block_dim_y: 1,
+        block_dim_z: 1,
+        shared_mem_bytes: 0,
+        kernel_params: addresses.as_mut_ptr(),
+        extra: std::ptr::null_mut(),
+    };
+    let (mut graph, mut node) = (CUgraph::null(), CUgraphNode::null());
+    ok!(cuGraphCreate(&mut graph, 0));
+    ok!(cuGraphAddKernelNode(&mut node, graph, std::ptr::null(), 0, &params));
+    let mut found = CUDA_KERNEL_NODE_PARAMS_v2::default();
+    ok!(cuGraphKernelNodeGetParams_v2(node, &mut found));
+    // SAFETY: the node lives, and so do the addresses of its three parameters.
+    let found = unsafe {
+        let at = |index| *found.kernel_params.add(index);
+        (at(0).cast::<u64>().read(), at(1).cast::<u32>().read(), at(2).cast::<u32>().read())
+    };
+    assert_eq!(found, (data, 2, 5));
+}
+
 fn launch(function: CUfunction, grid: [c_uint; 3], block: [c_uint; 3], shared: c_uint) -> CUresult {
     let none = std::ptr::null_mut::<*mut c_void>();
     let ([gx, gy, gz], [bx, by, bz]) = (grid, block);

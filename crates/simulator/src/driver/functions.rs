@@ -41,6 +41,7 @@ unsafe extern "C" fn get_attribute(value: *mut c_int, attribute: Attribute, func
         let function = state.function(function)?;
         let found = match attribute {
             Attribute::MAX_THREADS_PER_BLOCK => function.kernel.maximum_threads() as c_int,
+            Attribute::SHARED_SIZE_BYTES => function.kernel.static_shared_bytes() as c_int,
             // A host kernel has no registers; as many as an 8-warp kernel may use at full occupancy.
             Attribute::NUM_REGS => 32,
             Attribute::PTX_VERSION | Attribute::BINARY_VERSION => 90,
@@ -76,7 +77,6 @@ unsafe extern "C" fn get_name(name: *mut *const c_char, function: CUfunction) ->
     in_context(|state| put!(name, state.function(function)?.name.as_ptr()))
 }
 
-/// Every kernel takes one struct, or nothing where its size is zero.
 unsafe extern "C" fn get_param_info(
     function: CUfunction,
     index: usize,
@@ -84,12 +84,10 @@ unsafe extern "C" fn get_param_info(
     size: *mut usize,
 ) -> CUresult {
     in_context(|state| {
-        let bytes = state.function(function)?.kernel.parameter_bytes() as usize;
-        if index > 0 || bytes == 0 {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        put!(offset, 0)?;
-        if size.is_null() { Ok(()) } else { put!(size, bytes) }
+        let kernel = state.function(function)?.kernel;
+        let parameter = kernel.parameters().nth(index).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        put!(offset, parameter.offset as usize)?;
+        if size.is_null() { Ok(()) } else { put!(size, parameter.bytes as usize) }
     })
 }
 

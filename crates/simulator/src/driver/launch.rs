@@ -1,7 +1,6 @@
 //! Launches (CUDA driver API, "Execution Control": cuLaunchKernel, cuLaunchKernelEx, cuLaunchHostFunc).
 //!
-//! A kernel takes one parameter struct by value: the first entry of `kernel_params` is its address, and its bytes are copied when the
-//! call is made.
+//! `kernel_params` holds the address of each of the kernel's parameters; their bytes are copied when the call is made.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use super::device::{BLOCK, BLOCK_THREADS, GRID};
 use super::state::{State, id};
 use super::work::{Kernel, Work};
 use super::{Answer, get, in_context};
+use crate::module::HostKernel;
 
 pub(super) fn fill(table: &mut Table) {
     table.cuLaunchKernel = launch_kernel;
@@ -41,19 +41,24 @@ pub(super) struct Arguments {
     pub(super) extra: *mut *mut c_void,
 }
 
-/// The parameter struct behind `kernel_params`, in words.
-fn copy_parameters(kernel_params: *mut *mut c_void, bytes: usize) -> Answer<Box<[u64]>> {
-    let mut words = vec![0_u64; bytes.div_ceil(8)].into_boxed_slice();
-    if bytes == 0 {
-        return Ok(words);
+/// The parameter block that `kernel_params` describes, in words.
+fn copy_parameters(kernel_params: *mut *mut c_void, kernel: &HostKernel) -> Answer<Box<[u64]>> {
+    let block_bytes = kernel.parameter_bytes() as usize;
+    let mut words = vec![0_u64; block_bytes.div_ceil(8)].into_boxed_slice();
+    for (index, parameter) in kernel.parameters().enumerate() {
+        if kernel_params.is_null() {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let address = get!(kernel_params.wrapping_add(index))?;
+        let (offset, bytes) = (parameter.offset as usize, parameter.bytes as usize);
+        if address.is_null() || block_bytes < offset.saturating_add(bytes) {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let to = words.as_mut_ptr().cast::<u8>().wrapping_add(offset);
+        // SAFETY: the contract of the launch: each parameter's address is that of as many bytes as the kernel declares; the words are ours
+        // and hold them at this offset.
+        unsafe { std::ptr::copy_nonoverlapping(address.cast::<u8>(), to, bytes) };
     }
-    let parameters = get!(kernel_params)?;
-    if parameters.is_null() {
-        return Err(CUresult::ERROR_INVALID_VALUE);
-    }
-    // SAFETY: the contract of the launch: the first parameter address is that of the kernel's parameter struct; the words hold as many
-    // bytes and are ours.
-    unsafe { std::ptr::copy_nonoverlapping(parameters.cast::<u8>(), words.as_mut_ptr().cast::<u8>(), bytes) };
     Ok(words)
 }
 
@@ -94,7 +99,7 @@ impl State {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         check_cluster(grid, cluster)?;
-        let parameters = copy_parameters(kernel_params, function.kernel.parameter_bytes() as usize)?;
+        let parameters = copy_parameters(kernel_params, function.kernel)?;
         let mut kernel = Kernel::new((id(handle.0), function.kernel), (grid, block, cluster), shared_bytes, parameters);
         (kernel.programmatic, kernel.priority) = (arguments.programmatic, arguments.priority);
         Ok(Arc::new(kernel))

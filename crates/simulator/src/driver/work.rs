@@ -29,19 +29,20 @@ pub(super) struct Kernel {
     /// The priority that the launch asked for, or that its stream had.
     pub(super) priority: i32,
     parameters: Box<[u64]>,
-    /// The address of `parameters`, as the array of parameter addresses that `cuGraphKernelNodeGetParams` answers.
-    addresses: Box<[usize; 1]>,
+    /// The addresses of the parameters in `parameters`, as the array that `cuGraphKernelNodeGetParams` answers.
+    addresses: Box<[usize]>,
 }
 
 impl Kernel {
-    /// A launch of `kernel` with the parameter struct whose bytes are in `parameters`; not programmatic, with priority 0.
+    /// A launch of `kernel` with the parameter block whose bytes are in `parameters`; not programmatic, with priority 0.
     pub(super) fn new(
         (function, kernel): (Id, &'static HostKernel),
         (grid, block, cluster): ([u32; 3], [u32; 3], [u32; 3]),
         shared_bytes: u32,
         parameters: Box<[u64]>,
     ) -> Self {
-        let addresses = Box::new([parameters.as_ptr().expose_provenance()]);
+        let start = parameters.as_ptr().expose_provenance();
+        let addresses = kernel.parameters().map(|parameter| start + parameter.offset as usize).collect();
         let (programmatic, priority) = (false, 0);
         Self { function, kernel, grid, block, cluster, shared_bytes, programmatic, priority, parameters, addresses }
     }

@@ -12,6 +12,7 @@ use super::memory::{GlobalMemory, SharedMemory};
 use super::mma::{self, Multiply, Panels};
 use super::random::Random;
 use super::schedule::Turns;
+use super::static_shared::{StaticShared, window_bytes};
 use super::thread::{Thread, ThreadIdentity, WARP_THREADS};
 use super::warp::{FULL_MASK, Warp};
 use super::watch::Watcher;
@@ -21,7 +22,7 @@ use crate::module::Entry;
 
 /// Yields of a block without any event (a collective, an open barrier, an exit) after which it counts as spinning.
 pub(crate) const SPIN_LIMIT: u32 = 1 << 22;
-/// Atomics of a block after which the running thread gives the others a turn, and how many yields that counts as.
+/// Atomics, or plain reads that the machine is told of, of a block after which the running thread gives the others a turn, and how many yields that counts as.
 const ATOMICS_PER_TURN: u32 = 1 << 12;
 const ATOMICS_TURN_SPINS: u32 = 64;
 
@@ -116,7 +117,10 @@ impl Block {
         let [x, y, z] = launch.block;
         let count = x * y * z;
         let observed = self.watcher.is_some();
-        if !self.shared.begin(launch.shared_bytes, observed) {
+        let statics = StaticShared::of(launch.kernel, launch.shared_bytes);
+        // SAFETY: `run` holds the lock for a kernel that has any, and this block has not begun.
+        unsafe { statics.poison() };
+        if !self.shared.begin(launch.shared_bytes, statics, observed) {
             return Err(Reason::Host {
                 detail: format!("no memory for {} bytes of shared memory", launch.shared_bytes),
             });
@@ -132,7 +136,7 @@ impl Block {
         self.entry = launch.kernel.entry();
         self.parameters = launch.parameters.as_ptr();
         self.parameter_bytes = launch.kernel.parameter_bytes();
-        self.asynchronous.begin(count, launch.shared_bytes);
+        self.asynchronous.begin(count, window_bytes(launch.kernel, launch.shared_bytes));
         self.fault = None;
         while self.threads.len() < count as usize {
             self.threads.push(Thread::new(self.threads.len() as u32));
@@ -180,7 +184,7 @@ impl Block {
         self.spins < SPIN_LIMIT
     }
 
-    /// Counts an atomic: the answer is the spins of the yield that is due now.
+    /// Counts an atomic, or a plain read that the machine is told of: the answer is the spins of the yield that is due now.
     #[inline(always)]
     pub(crate) fn count_atomic(&mut self) -> Option<u32> {
         self.atomics = self.atomics.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! The instructions of compute capability 9.0 and their relatives: the second half of `kernels/simulator.h`. Their contract is that of
+//! The instructions of compute capability 9.0 and their relatives: the second half of `include/gridpoint_simulator.h`. Their contract is that of
 //! [`super::instructions`].
 
 pub use super::cluster::{

@@ -1,4 +1,4 @@
-//! The instructions that kernels call: the functions of `kernels/simulator.h`.
+//! The instructions that kernels call: the functions of `include/gridpoint_simulator.h`.
 //!
 //! Each may switch to another thread of the block, and none returns once the block has faulted. All of them have one contract: they are
 //! called by a kernel that [`super::run`] runs, and pointers to registers are valid for what the instruction reads or writes. Addresses
@@ -20,7 +20,9 @@ use super::{barrier, fault};
 use crate::fault::Reason;
 
 pub use super::atomics::{
-    gridpoint_atomic_add, gridpoint_atomic_add64, gridpoint_atomic_exchange, gridpoint_atomic_max, gridpoint_fence,
+    gridpoint_atomic, gridpoint_atomic_add, gridpoint_atomic_add64, gridpoint_atomic_compare_exchange,
+    gridpoint_atomic_compare_exchange64, gridpoint_atomic_exchange, gridpoint_atomic_max, gridpoint_atomic64,
+    gridpoint_fence,
 };
 pub use super::dependency::{gridpoint_grid_dependency_wait, gridpoint_grid_launch_dependents};
 
@@ -326,7 +328,7 @@ pub(super) fn keep() {
     // SAFETY: nothing is done with the pointer.
     unsafe impl Sync for Kept {}
     #[used]
-    static INSTRUCTIONS: [Kept; 23] = [
+    static INSTRUCTIONS: [Kept; 27] = [
         Kept(gridpoint_thread as *const ()),
         Kept(gridpoint_shared as *const ()),
         Kept(gridpoint_shared_address as *const ()),
@@ -345,6 +347,10 @@ pub(super) fn keep() {
         Kept(gridpoint_atomic_add64 as *const ()),
         Kept(gridpoint_atomic_max as *const ()),
         Kept(gridpoint_atomic_exchange as *const ()),
+        Kept(gridpoint_atomic as *const ()),
+        Kept(gridpoint_atomic64 as *const ()),
+        Kept(gridpoint_atomic_compare_exchange as *const ()),
+        Kept(gridpoint_atomic_compare_exchange64 as *const ()),
         Kept(gridpoint_fence as *const ()),
         Kept(gridpoint_grid_dependency_wait as *const ()),
         Kept(gridpoint_grid_launch_dependents as *const ()),

@@ -3,13 +3,14 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::sync::Arc;
 
+use super::static_shared::StaticShared;
 use crate::fault::{Access, Nearby, Reason, Space};
 use crate::memory::{POISON, Range, Snapshot};
 
 /// First shared address of a block's window: not zero, so that a null address is out of bounds.
 pub(crate) const SHARED_BASE: u32 = 0x400;
 /// Shared addresses and host addresses agree modulo this.
-const SHARED_ALIGNMENT: usize = 0x400;
+pub(super) const SHARED_ALIGNMENT: usize = 0x400;
 /// Bytes on both sides of the window that nothing may write.
 const RED_ZONE: usize = 256;
 const RED_ZONE_BYTE: u8 = 0xFD;
@@ -21,6 +22,8 @@ pub(crate) struct SharedMemory {
     bytes: u32,
     /// What [`SharedMemory::find`] gives out: `bytes`, or nothing when an observer has to be told of each access.
     direct_bytes: u32,
+    /// What lies behind the dynamic part. Set by [`SharedMemory::begin`].
+    statics: StaticShared,
 }
 
 impl SharedMemory {
@@ -34,11 +37,17 @@ impl SharedMemory {
         let layout = Layout::from_size_align(total, SHARED_ALIGNMENT).ok()?;
         // SAFETY: the size is not zero.
         let allocation = unsafe { alloc(layout) };
-        (!allocation.is_null()).then_some(Self { allocation, layout, bytes, direct_bytes: bytes })
+        (!allocation.is_null()).then_some(Self {
+            allocation,
+            layout,
+            bytes,
+            direct_bytes: bytes,
+            statics: StaticShared::default(),
+        })
     }
 
-    /// Starts a block with `bytes` bytes of poison, `observed` or not; false when the host has no memory left.
-    pub(crate) fn begin(&mut self, bytes: u32, observed: bool) -> bool {
+    /// Starts a block with `bytes` bytes of poison and its static part, `observed` or not; false when the host has no memory left.
+    pub(crate) fn begin(&mut self, bytes: u32, statics: StaticShared, observed: bool) -> bool {
         if self.layout.size() < bytes as usize + 2 * SHARED_ALIGNMENT {
             match Self::allocate(bytes) {
                 Some(larger) => *self = larger,
@@ -46,6 +55,7 @@ impl SharedMemory {
             }
         }
         self.bytes = bytes;
+        self.statics = statics;
         self.direct_bytes = if observed { 0 } else { bytes };
         // SAFETY: the window and a red zone on each side of it lie inside the allocation, as `allocate` reserves `SHARED_ALIGNMENT`
         // bytes on each side.
@@ -72,7 +82,8 @@ impl SharedMemory {
             ]
         };
         if zones.iter().all(|zone| zone.iter().all(|&byte| byte == RED_ZONE_BYTE)) {
-            return Ok(());
+            // SAFETY: a block that was begun has ended.
+            return unsafe { self.statics.intact() };
         }
         Err(Reason::RedZone { address: SHARED_BASE.into(), bytes: self.bytes as usize })
     }
@@ -85,7 +96,7 @@ impl SharedMemory {
 
     /// The host address of `bytes` bytes at a shared address.
     pub(crate) fn find_observed(&self, address: u32, bytes: u32, alignment: u32) -> Option<*mut u8> {
-        self.find_below(self.bytes, address, bytes, alignment)
+        self.find_below(self.bytes, address, bytes, alignment).or_else(|| self.statics.find(address, bytes, alignment))
     }
 
     #[inline(always)]
@@ -107,6 +118,9 @@ impl SharedMemory {
     }
 
     fn nearby(&self, address: u64) -> Nearby {
+        if let Some(nearby) = self.statics.nearby(address) {
+            return nearby;
+        }
         if self.bytes == 0 {
             return Nearby::Nothing;
         }
@@ -117,7 +131,7 @@ impl SharedMemory {
     #[inline(always)]
     pub(crate) fn address(&self, pointer: usize) -> Option<u32> {
         let offset = pointer.wrapping_sub(self.window() as usize);
-        (offset <= self.bytes as usize).then(|| SHARED_BASE + offset as u32)
+        if offset <= self.bytes as usize { Some(SHARED_BASE + offset as u32) } else { self.statics.address(pointer) }
     }
 }
 
@@ -126,7 +140,10 @@ impl SharedMemory {
     pub(crate) fn address_around(&self, pointer: usize) -> Option<u32> {
         let offset = pointer.wrapping_sub(self.allocation as usize);
         let inside = offset < self.bytes as usize + 2 * SHARED_ALIGNMENT;
-        inside.then(|| SHARED_BASE + offset as u32 - SHARED_ALIGNMENT as u32)
+        if !inside {
+            return self.statics.address_around(pointer);
+        }
+        Some(SHARED_BASE + offset as u32 - SHARED_ALIGNMENT as u32)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Blocks run in parallel on rayon's threads; a block stays on one OS thread, on which its fibers take turns. A thread runs until it
 //! waits for others in a collective instruction; the last to arrive executes the instruction for all. Under detectors all blocks run on
-//! one OS thread, so that a report repeats itself.
+//! one OS thread, so that a report repeats itself. The blocks of a kernel with static shared memory run one at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +47,7 @@ mod reduce;
 mod registers;
 mod schedule;
 mod session;
+mod static_shared;
 mod stmatrix;
 mod swizzle;
 mod tensor;
@@ -62,12 +63,15 @@ pub use cluster::MAXIMUM_BLOCKS as MAXIMUM_CLUSTER_BLOCKS;
 pub use guard::Guard;
 pub(crate) use memory::SHARED_BASE;
 pub(crate) use plain::plain_access;
+pub(crate) use static_shared::window_bytes;
 pub use tensor::{TensorDescription, TensorElement, TensorError};
 pub use thread::ThreadIdentity;
 pub(crate) use thread::WARP_THREADS;
 
 /// The most threads of a block on any GPU (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 pub const MAXIMUM_BLOCK_THREADS: u32 = 1024;
+/// More dynamic shared memory than any GPU has, and few enough bytes that shared addresses leave room for a block's rank in its cluster.
+const MAXIMUM_SHARED_BYTES: u32 = 1 << 23;
 /// The alignment of the parameters' storage.
 pub const PARAMETER_ALIGNMENT: usize = 8;
 
@@ -108,9 +112,9 @@ pub struct LaunchDescription<'a> {
     pub block: [u32; 3],
     /// Blocks of a cluster in x, y, z, of which the grid's are multiples; ones where there are no clusters.
     pub cluster: [u32; 3],
-    /// Dynamic shared memory of a block.
+    /// Dynamic shared memory of a block, in bytes: at most 8 MiB.
     pub shared_bytes: u32,
-    /// The parameter struct: exactly the kernel's size, at a multiple of [`PARAMETER_ALIGNMENT`].
+    /// The parameter block: exactly the kernel's size, at a multiple of [`PARAMETER_ALIGNMENT`].
     pub parameters: &'a [u8],
     /// Global memory that threads may access. It stays allocated until the launch ends.
     pub memory: Arc<Snapshot>,
@@ -137,7 +141,10 @@ pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
     hopper::keep();
     let Some(first) = launches.first() else { return Ok(()) };
     for launch in launches {
-        check(launch).map_err(|detail| fault_at(launch, [0; 3], Reason::InvalidOperand { detail }.into()))?;
+        check(launch).map_err(|reason| fault_at(launch, [0; 3], reason.into()))?;
+    }
+    if launches.iter().any(|launch| launch.kernel.static_shared().is_some()) {
+        return launches.iter().try_for_each(run_one_at_a_time);
     }
     let observer = first.detectors.observer(first);
     if observer.is_none() && (launches.len() == 1 || first.schedule == Schedule::RoundRobin) {
@@ -145,6 +152,13 @@ pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
     }
     let chain: Vec<Progress<'_>> = launches.iter().map(Progress::new).collect();
     session::run(&chain, observer, (1, 0))
+}
+
+/// Runs a launch whose module may have static shared memory, of which there is one: a block at a time.
+fn run_one_at_a_time(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
+    let _one_at_a_time = static_shared::lock(launch.kernel);
+    let alone = LaunchDescription { residency: Residency { multiprocessors: 1, blocks: 1 }, ..launch.clone() };
+    session::run(&[Progress::new(&alone)], launch.detectors.observer(launch), (1, 0))
 }
 
 /// Runs a launch alone on all of rayon's threads.
@@ -241,8 +255,20 @@ impl Clusters {
     }
 }
 
-/// What a driver refuses before it comes here.
-fn check(launch: &LaunchDescription<'_>) -> Result<(), String> {
+/// What a driver refuses before it comes here, and what is not modelled.
+fn check(launch: &LaunchDescription<'_>) -> Result<(), Reason> {
+    check_operands(launch).map_err(|detail| Reason::InvalidOperand { detail })?;
+    if launch.cluster != [1; 3] && launch.kernel.static_shared_bytes() != 0 {
+        let (size, bytes) = (launch.cluster, launch.kernel.static_shared_bytes());
+        let rule = format!(
+            "{size:?} blocks: a kernel whose module has static shared memory, here {bytes} bytes, runs in clusters of one"
+        );
+        return Err(Reason::Cluster { rule });
+    }
+    Ok(())
+}
+
+fn check_operands(launch: &LaunchDescription<'_>) -> Result<(), String> {
     let threads = launch.block.iter().try_fold(1u32, |product, &extent| product.checked_mul(extent));
     let most = launch.kernel.maximum_threads().min(MAXIMUM_BLOCK_THREADS);
     if !threads.is_some_and(|threads| (1..=most).contains(&threads)) {
@@ -259,6 +285,9 @@ fn check(launch: &LaunchDescription<'_>) -> Result<(), String> {
             "clusters of {:?} blocks: must have 1 to {MAXIMUM_CLUSTER_BLOCKS} blocks and divide the grid of {:?}",
             launch.cluster, launch.grid
         ));
+    }
+    if launch.shared_bytes > MAXIMUM_SHARED_BYTES {
+        return Err(format!("{} bytes of shared memory: must be at most {MAXIMUM_SHARED_BYTES}", launch.shared_bytes));
     }
     let expected = launch.kernel.parameter_bytes() as usize;
     if launch.parameters.len() != expected {

@@ -86,7 +86,7 @@ pub(crate) struct Launch {
     pub(crate) grid: [u32; 3],
     /// Threads of a block in x, y, z.
     pub(crate) block: [u32; 3],
-    /// Dynamic shared memory of a block.
+    /// Bytes of a block's shared window.
     pub(crate) shared_bytes: u32,
 }
 

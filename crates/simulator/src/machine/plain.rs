@@ -4,7 +4,7 @@ use super::block::{self, Block};
 use super::checked::observe;
 use super::fiber::STACK_BYTES;
 use super::observer::Touch;
-use super::turn::raise;
+use super::turn::{Participant, raise};
 use crate::fault::{Access, Space};
 
 /// A plain access of the running thread to `bytes` bytes of any memory: its own stack, its parameters, shared or global memory.
@@ -52,6 +52,7 @@ unsafe fn plain_access_elsewhere(block: *mut Block, address: usize, bytes: usize
                 let thread = (*(*block).current).index();
                 (*block).asynchronous.proxy.write(thread, shared - super::SHARED_BASE, length);
             }
+            let_others(block, address, touch);
             return;
         }
         if !(*block).global.allows_observed(address, bytes, alignment) {
@@ -59,6 +60,21 @@ unsafe fn plain_access_elsewhere(block: *mut Block, address: usize, bytes: usize
             raise(block, reason);
         }
         observe(block, Space::Global, address, bytes, touch);
+        let_others(block, address, touch);
+    }
+}
+
+/// A loop of reads that waits for what others write has to let them.
+///
+/// # Safety
+/// As [`plain_access`], with a block.
+unsafe fn let_others(block: *mut Block, address: usize, touch: Touch) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if touch == Touch::Read && (*block).count_atomic().is_some() {
+            (*(*block).current).polled = address;
+            Participant::running().give_turn(1);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::multiprocessor::{BlockFault, Multiprocessor, NewBlock, Surroundings, 
 use super::observer::{Launch, Observer, RunId};
 use super::random::Random;
 use super::watch::Watcher;
-use super::{Clusters, LaunchDescription, Order, Schedule};
+use super::{Clusters, LaunchDescription, Order, Schedule, window_bytes};
 use crate::fault::{Fault, Reason};
 
 /// Launches of a chain that run at the same time.
@@ -135,6 +135,7 @@ pub(super) fn run(
 impl Session<'_> {
     fn begin_launch(&mut self) {
         let LaunchDescription { kernel, grid, block, shared_bytes, .. } = *self.chain[self.begun].launch;
+        let shared_bytes = window_bytes(kernel, shared_bytes);
         if let Some(observer) = &mut self.observer {
             observer.begin_launch(&Launch { kernel: kernel.name().to_owned(), grid, block, shared_bytes });
         }

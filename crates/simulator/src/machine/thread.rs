@@ -6,7 +6,7 @@ use super::fiber::Place;
 /// Lanes of a warp (PTX ISA 2.2.1).
 pub(crate) const WARP_THREADS: u32 = 32;
 
-/// `%tid`, `%ctaid`, `%ntid` and `%nctaid`: `GridpointThread` of `kernels/simulator.h`.
+/// `%tid`, `%ctaid`, `%ntid` and `%nctaid`: `GridpointThread` of `include/gridpoint_simulator.h`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadIdentity {

@@ -12,7 +12,7 @@ use super::warp::{Deposit, FULL_MASK, Operation};
 use super::watch;
 use super::wgmma;
 
-/// Flags of `gridpoint_wgmma`, as in kernels/simulator.h.
+/// Flags of `gridpoint_wgmma`, as in include/gridpoint_simulator.h.
 const F16: u32 = 1;
 const A_IN_REGISTERS: u32 = 2;
 const A_TRANSPOSED: u32 = 4;

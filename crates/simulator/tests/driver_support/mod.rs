@@ -12,7 +12,7 @@ use gridpoint_driver::*;
 use gridpoint_simulator::machine::instructions::{
     gridpoint_global, gridpoint_grid_dependency_wait, gridpoint_grid_launch_dependents,
 };
-use gridpoint_simulator::module::{HostKernel, HostModule};
+use gridpoint_simulator::module::{HostKernel, HostModule, Parameter};
 use gridpoint_simulator::{Options, image, table};
 
 /// Parameters of the test kernels.
@@ -70,14 +70,19 @@ unsafe extern "C" fn nothing(_: *const c_void) {}
 
 const BYTES: u32 = size_of::<Parameters>() as u32;
 
+/// The fields of [`Parameters`] as parameters of their own.
+static APART: [Parameter; 3] =
+    [Parameter { offset: 0, bytes: 8 }, Parameter { offset: 8, bytes: 4 }, Parameter { offset: 12, bytes: 4 }];
+
 // SAFETY: the kernels take `Parameters` or nothing and hold nothing that has to be dropped.
-static KERNELS: [HostKernel; 5] = unsafe {
+static KERNELS: [HostKernel; 6] = unsafe {
     [
         HostKernel::new(c"mix", mix, BYTES, 64),
         HostKernel::new(c"outside", outside, BYTES, 64),
         HostKernel::new(c"stray", stray, BYTES, 64),
         HostKernel::new(c"relay", relay, BYTES, 64),
         HostKernel::new(c"nothing", nothing, 0, 1024),
+        HostKernel::new(c"mix_of_three", mix, BYTES, 64).with_parameters(&APART),
     ]
 };
 

@@ -2,12 +2,14 @@
 
 use std::ffi::{CStr, c_void};
 
+use gridpoint_simulator::Detectors;
 use gridpoint_simulator::fault::{Access, Nearby, Reason, Space};
 use gridpoint_simulator::machine::Schedule;
 use gridpoint_simulator::machine::instructions::{
-    gridpoint_atomic_add, gridpoint_atomic_add64, gridpoint_atomic_exchange, gridpoint_atomic_max, gridpoint_barrier,
-    gridpoint_cp_async, gridpoint_cp_async_commit, gridpoint_cp_async_wait, gridpoint_fault, gridpoint_fence,
-    gridpoint_global, gridpoint_shared, gridpoint_shared_address, gridpoint_yield,
+    gridpoint_atomic, gridpoint_atomic_add, gridpoint_atomic_add64, gridpoint_atomic_compare_exchange,
+    gridpoint_atomic_compare_exchange64, gridpoint_atomic_exchange, gridpoint_atomic_max, gridpoint_atomic64,
+    gridpoint_barrier, gridpoint_cp_async, gridpoint_cp_async_commit, gridpoint_cp_async_wait, gridpoint_fault,
+    gridpoint_fence, gridpoint_global, gridpoint_shared, gridpoint_shared_address, gridpoint_yield,
 };
 
 use crate::support::{
@@ -95,7 +97,7 @@ fn shared_accesses_are_checked() {
 
 extern "C" fn foreign_shared_address(pointer: *const c_void) {
     // SAFETY: inside a kernel.
-    unsafe { gridpoint_shared_address(pointer) };
+    unsafe { gridpoint_shared_address(parameters(pointer).input.cast()) };
 }
 
 extern "C" fn write_past_shared(_: *const c_void) {
@@ -250,6 +252,116 @@ extern "C" fn shared_atomics(pointer: *const c_void) {
 fn atomics_work_on_shared_memory() {
     let output = Case::new(shared_atomics, 96).run_everywhere();
     assert_eq!(output[..4], [95 * 96 / 2, 0, 0, 48]);
+}
+
+/// `numbers` is the word's value at first, the operation, the value that each of 40 threads gives, and whether there are 64 bits.
+extern "C" fn any_atomic(pointer: *const c_void) {
+    let parameters = parameters(pointer);
+    let [first, operation, value, wide] = parameters.numbers;
+    if thread() == 0 {
+        shared_store(0, first);
+        shared_store(1, 0);
+    }
+    // SAFETY: inside a kernel; the words are shared memory.
+    unsafe {
+        gridpoint_barrier(0, 0);
+        match wide {
+            0 => _ = gridpoint_atomic(operation, shared_word(0), value, 1, 0),
+            _ => _ = gridpoint_atomic64(operation, shared_word(0).cast(), value.into(), 1, 0),
+        }
+        gridpoint_barrier(0, 0);
+    }
+    store(parameters, thread(), shared_load(thread() % 2));
+}
+
+#[test]
+fn every_operation_of_atom() {
+    let minus = |number: i32| number.cast_unsigned();
+    let run = |numbers| {
+        let case = Case::new(any_atomic, 40).numbers(numbers);
+        let output = case.run_everywhere();
+        // Nobody is told of the plain stores here.
+        let watched = Case { detectors: Detectors::all().without_uninitialised(), ..case };
+        assert_eq!(watched.run_everywhere()[..2], output[..2]);
+        [output[0], output[1]]
+    };
+    for (first, operation, value, expected) in [
+        (2, 0, 3, 122),
+        (2, 1, minus(-1), 2),
+        (2, 2, minus(-1), minus(-1)),
+        (2, 3, minus(-1), minus(-1)),
+        (2, 4, minus(-1), 2),
+        (6, 5, 3, 2),
+        (6, 6, 3, 7),
+        (6, 7, 3, 6),
+        (6, 8, 3, 3),
+        // 0, 1, ..., 12 and again.
+        (0, 9, 12, 1),
+        (9, 9, 3, 3),
+        (0, 10, 12, 12),
+        (0.0_f32.to_bits(), 11, 0.5_f32.to_bits(), 20.0_f32.to_bits()),
+    ] {
+        assert_eq!(run([first, operation, value, 0])[0], expected, "operation {operation}");
+    }
+    for (operation, value, expected) in [
+        (0, 1 << 30, [2, 10]),
+        (1, 1, [1, 0]),
+        (2, 9, [9, 0]),
+        (3, 1, [1, 0]),
+        (4, 9, [9, 0]),
+        (5, 3, [2, 0]),
+        (6, 9, [11, 0]),
+        (7, 9, [2, 0]),
+        (8, 9, [9, 0]),
+    ] {
+        assert_eq!(run([2, operation, value, 1]), expected, "operation {operation} on 64 bits");
+    }
+    for numbers in [[0, 12, 0, 0], [0, 9, 0, 1], [0, 12, 0, 1]] {
+        let reason = Case::new(any_atomic, 40).numbers(numbers).fault_at().2;
+        let Reason::InvalidOperand { detail } = &reason else { panic!("{reason}") };
+        assert!(detail.contains("atomic operation"), "{detail}");
+    }
+}
+
+/// Each thread takes a lock by comparing, adds without an atomic, and gives the lock back; `numbers[0]` is 1 where the lock orders nothing.
+extern "C" fn locked(pointer: *const c_void) {
+    let parameters = parameters(pointer);
+    let order = u32::from(parameters.numbers[0] == 0);
+    let (lock, count) = (parameters.output, 2);
+    // SAFETY: inside a kernel; the addresses are checked.
+    unsafe {
+        while gridpoint_atomic_compare_exchange(lock, 0, 1, 1, order) != 0 {
+            gridpoint_yield();
+        }
+        let pointer = parameters.output.add(count as usize);
+        gridpoint_global(pointer.cast(), 4, 4, 0);
+        let before = pointer.read();
+        gridpoint_yield();
+        store(parameters, count, before + 1);
+        assert_eq!(gridpoint_atomic_compare_exchange(lock, 1, 0, 1, order), 1);
+        // The upper word is zero all the time.
+        gridpoint_atomic_compare_exchange64(
+            parameters.output.add(4).cast(),
+            u64::from(thread()),
+            u64::from(thread() + 1),
+            1,
+            0,
+        );
+    }
+}
+
+#[test]
+fn compare_and_swap_makes_a_lock() {
+    let case = Case { output: vec![0; 6], ..Case::new(locked, 40) };
+    for schedule in schedules() {
+        let output = case.run(schedule).unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!(output[..4], [0, 0, 40, 0], "{schedule:?}");
+        assert!((1..=40).contains(&output[4]) && output[5] == 0, "{schedule:?}: {output:?}");
+    }
+    let watched = Case { detectors: Detectors::all().without_uninitialised(), ..case };
+    assert_eq!(watched.run(Schedule::RoundRobin).map(|output| output[2]), Ok(40));
+    let unordered = watched.numbers([1, 0, 0, 0]).fault_at().2;
+    assert!(matches!(unordered, Reason::Race { space: Space::Global, bytes: 4, .. }), "{unordered}");
 }
 
 extern "C" fn wrong_atomic(pointer: *const c_void) {

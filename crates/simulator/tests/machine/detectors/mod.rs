@@ -342,3 +342,21 @@ fn an_atomic_of_the_blocks_scope_does_not_reach_other_blocks() {
     let expected = party(0, 0, Access::Atomic);
     assert!(matches!(fault.reason, Reason::Race { access: Access::Atomic, other, .. } if other == expected), "{fault}");
 }
+
+/// Thread 0 waits by plain reads for what thread 40 writes.
+extern "C" fn plain_flag(_: *const c_void) {
+    if thread() == 40 {
+        put(shared_word(0), 1);
+    } else if thread() == 0 {
+        while get(shared_word(0)) != 1 {}
+    }
+}
+
+#[test]
+fn a_wait_by_plain_reads_is_a_race_and_no_hang() {
+    for schedule in schedules() {
+        let detectors = Case::new(plain_flag, 64).watched().detectors.without_uninitialised();
+        let fault = Case { detectors, ..Case::new(plain_flag, 64) }.run(schedule).unwrap_err();
+        assert!(matches!(fault.reason, Reason::Race { space: Space::Shared, .. }), "{fault}");
+    }
+}

@@ -1,6 +1,6 @@
-// The C interface between kernels compiled for the host and the simulated device (crates/simulator).
+// The C interface between kernels compiled for the host and the simulated device.
 //
-// Only ptx.cuh and the kernel table macros call these functions; a kernel never does. Each stands for one instruction or one
+// Wrappers call these functions, gridpoint_cuda.h for ordinary CUDA C++; a kernel never does. Each stands for one instruction or one
 // family of instructions of the PTX ISA. Shared-memory addresses are 32-bit offsets in the block's shared window, as on a GPU.
 // Every function may switch to another CUDA thread of the block, so no host thread-local value may be cached across a call.
 #pragma once
@@ -18,12 +18,38 @@ typedef struct GridpointThread {
   uint32_t grid_size[3];
 } GridpointThread;
 
-// A kernel compiled for the host: `entry` takes the address of the launch's parameter struct.
+// Where a parameter lies in the launch's parameter block.
+typedef struct GridpointParameter {
+  uint32_t offset;
+  uint32_t bytes;
+} GridpointParameter;
+
+// A variable in host memory.
+typedef struct GridpointVariable {
+  void* start;
+  uint64_t bytes;
+} GridpointVariable;
+
+// Host memory that holds a module's static shared memory, one copy for the whole process; equal where there is none.
+typedef struct GridpointStaticShared {
+  void* start;
+  void* end;
+  // The variables there, in any order, between which nothing may be accessed; null where they are not told apart.
+  const GridpointVariable* variables;
+  const uint64_t* variable_count;
+} GridpointStaticShared;
+
+// A kernel compiled for the host: `entry` takes the address of the launch's parameter block, at a multiple of 8.
 typedef struct GridpointKernel {
   const char* name;
   void (*entry)(const void* parameters);
   uint32_t parameter_bytes;
   uint32_t maximum_threads;
+  // The parameters, at ascending offsets. With null the block is one parameter, or none where it is empty.
+  const GridpointParameter* parameters;
+  uint32_t parameter_count;
+  // The static shared memory of the kernel's module; null for none.
+  const GridpointStaticShared* static_shared;
 } GridpointKernel;
 
 // The kernels of one .cu file.
@@ -40,7 +66,7 @@ const GridpointThread* gridpoint_thread(void);
 void* gridpoint_shared(uint32_t address, uint32_t bytes, uint32_t alignment);
 // The 32-bit shared address of a host address inside the block's shared memory (cvta.to.shared).
 uint32_t gridpoint_shared_address(const void* pointer);
-// First shared address of the dynamic shared memory.
+// First shared address of the dynamic shared memory; static shared memory lies behind it.
 uint32_t gridpoint_shared_base(void);
 
 // Checks `bytes` bytes of global memory: inside one live allocation, aligned to `alignment`. `access` is 0 read, 1 write, 2 non-coherent read.
@@ -72,6 +98,13 @@ uint32_t gridpoint_atomic_add(uint32_t* pointer, uint32_t value, uint32_t scope,
 uint64_t gridpoint_atomic_add64(uint64_t* pointer, uint64_t value, uint32_t scope, uint32_t order);
 uint32_t gridpoint_atomic_max(uint32_t* pointer, uint32_t value, uint32_t scope, uint32_t order);
 uint32_t gridpoint_atomic_exchange(uint32_t* pointer, uint32_t value, uint32_t scope, uint32_t order);
+// The other operations of atom, and these on 64 bits; each returns the value before. operation: 0 add, 1 min, 2 max (unsigned), 3 min,
+// 4 max (signed), 5 and, 6 or, 7 xor, 8 exch, 9 inc, 10 dec, and on 32 bits 11 add.f32.
+uint32_t gridpoint_atomic(uint32_t operation, uint32_t* pointer, uint32_t value, uint32_t scope, uint32_t order);
+uint64_t gridpoint_atomic64(uint32_t operation, uint64_t* pointer, uint64_t value, uint32_t scope, uint32_t order);
+// atom.cas.b32 and atom.cas.b64: the value before; `value` is stored where that is `expected`.
+uint32_t gridpoint_atomic_compare_exchange(uint32_t* pointer, uint32_t expected, uint32_t value, uint32_t scope, uint32_t order);
+uint64_t gridpoint_atomic_compare_exchange64(uint64_t* pointer, uint64_t expected, uint64_t value, uint32_t scope, uint32_t order);
 // fence.acq_rel.{cta,gpu,sys}.
 void gridpoint_fence(uint32_t scope);
 
