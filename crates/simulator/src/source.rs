@@ -53,10 +53,20 @@ impl Function {
     }
 
     fn source_line(&self) -> Option<SourceLine> {
-        let name = self.name.as_deref().unwrap_or("?");
-        let end = name.find('<').filter(|&end| end != 0).unwrap_or(name.len());
-        Some(SourceLine { file: short(self.file.as_ref()?), line: self.line, function: name[..end].to_owned() })
+        let function = plain(self.name.as_deref().unwrap_or("?"));
+        Some(SourceLine { file: short(self.file.as_ref()?), line: self.line, function })
     }
+}
+
+/// A function's name without the types of a C++ signature: result, template arguments and parameters.
+fn plain(name: &str) -> String {
+    let name = name.replace("(anonymous namespace)::", "");
+    if name.starts_with('<') {
+        return name;
+    }
+    let end = name.find(['<', '(']).unwrap_or(name.len());
+    let start = name[..end].rfind(' ').map_or(0, |space| space + 1);
+    name[start..end].to_owned()
 }
 
 /// A kernel, as its code is found.
@@ -151,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_lose_their_parameters() {
+    fn names_lose_their_types() {
         let function = |name: &str| Function {
             name: Some(name.to_owned()),
             file: Some(PathBuf::from("a.cu")),
@@ -161,5 +171,9 @@ mod tests {
         let shown = |name| function(name).source_line().map(|line| line.to_string());
         assert_eq!(shown("multiply_tile<Tile<16, 64>, 2>").as_deref(), Some("a.cu:3 in `multiply_tile`"));
         assert_eq!(shown("rms_norm").as_deref(), Some("a.cu:3 in `rms_norm`"));
+        assert_eq!(shown("float block_sum<float>(float)").as_deref(), Some("a.cu:3 in `block_sum`"));
+        let nested = "void gridpoint::(anonymous namespace)::copy(float const*, int)";
+        assert_eq!(shown(nested).as_deref(), Some("a.cu:3 in `gridpoint::copy`"));
+        assert_eq!(shown("<T as Kernel>::run").as_deref(), Some("a.cu:3 in `<T as Kernel>::run`"));
     }
 }
