@@ -54,7 +54,11 @@ pub(crate) fn build_told<P: AsRef<Path>>(
     library: &str,
 ) -> Result<(), String> {
     let mut compiler = compiler(sources);
-    compiler.define("GRIDPOINT_MODULE_SYMBOL(module)", symbol).flag("-fsanitize=thread").files(files);
+    compiler
+        .define("GRIDPOINT_MODULE_SYMBOL(module)", symbol)
+        .define("GRIDPOINT_TOLD", None)
+        .flag("-fsanitize=thread")
+        .files(files);
     // How gcc and clang leave out calls at each function's start and end.
     compiler.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
     if compiler.get_compiler().is_like_clang() {

@@ -1,4 +1,4 @@
-//! Kernels with a bug put in, for the tests of the simulated device's detectors: copies of `kernels/*.cu` in which a few words differ.
+//! Kernels with a bug or a waste put in, for the tests of the simulated device's detectors and of budgets: copies of `kernels/*.cu` in which a few words differ.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ const ONE_GEMM: (&str, &str) = (
 );
 
 /// The bugs.
-pub(crate) const PLANTS: [Plant; 8] = [
+pub(crate) const PLANTS: [Plant; 9] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
@@ -69,6 +69,15 @@ pub(crate) const PLANTS: [Plant; 8] = [
         name: "norm_sums_in_one_buffer",
         module: "norm",
         patches: &[("const uint32_t buffer = turn % 2;", "const uint32_t buffer = turn * 0;")],
+    },
+    // No bug, a waste: for the budgets of tests/counters.rs.
+    Plant {
+        name: "norm_reads_twice",
+        module: "norm",
+        patches: &[(
+            "if (vector < vectors) held[i] = load16(input + vector * kVectorElements);",
+            "for (int turn = 0; turn < 2 && vector < vectors; ++turn) held[i] = load16(input + vector * kVectorElements);",
+        )],
     },
 ];
 

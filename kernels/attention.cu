@@ -310,7 +310,7 @@ GRIDPOINT_DEVICE void store_output(const AttentionParameters& parameters, const 
   GRIDPOINT_UNROLL
   for (uint32_t half = 0; half < 2; ++half) {
     // A row without keys would be 0 / 0; the list has none.
-    const float inverse = total.sum[half] == 0.0f ? 0.0f : 1.0f / total.sum[half];
+    const float inverse = total.sum[half] == 0.0f ? 0.0f : divide(1.0f, total.sum[half]);
     GRIDPOINT_UNROLL
     for (uint32_t n = 0; n < Columns; ++n) {
       const uint32_t offset = swizzled<HeadDim * 2>(first_row + half * 8 + lane / 4, first_column + n);

@@ -365,7 +365,7 @@ GRIDPOINT_DEVICE void store_run(float* target, const float (&values)[Count], uin
   }
 }
 
-GRIDPOINT_DEVICE float sigmoid_linear_unit(float x) { return x / (1.0f + exponential(-x)); }
+GRIDPOINT_DEVICE float sigmoid_linear_unit(float x) { return divide(x, 1.0f + exponential(-x)); }
 
 // One thread's run of columns [column, column + kRun) of row `row`.
 template <class Tile, class Epilogue>

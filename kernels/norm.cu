@@ -108,7 +108,7 @@ GRIDPOINT_DEVICE void norm_rows(const NormParameters& parameters, uint32_t first
   const LogitRow* logit_rows = section<LogitRow>(step, step->logit_rows_offset);
   const uint32_t rows = live_rows(step, parameters.rows);
   const uint32_t vectors = parameters.width / kVectorElements;
-  const float inverse_width = 1.0f / static_cast<float>(parameters.width);
+  const float inverse_width = divide(1.0f, static_cast<float>(parameters.width));
   uint32_t turn = 0;
   for (uint32_t r = first; r < rows; r += stride, ++turn) {
     const uint32_t source_row = parameters.rows == GRIDPOINT_ROWS_TOKENS ? r : static_cast<uint32_t>(logit_rows[r].token_row);

@@ -30,6 +30,21 @@
 #define GRIDPOINT_WARPGROUPS 1
 #endif
 
+// Where the simulated device is told of plain accesses, it is also told of transcendental operations and of where vector accesses to
+// shared memory stand: the caller's line, an argument behind the others. The data of an access that it is told of by a call moves
+// by another, so that no access is told of twice.
+#ifdef GRIDPOINT_TOLD
+#define GRIDPOINT_SITE , uint32_t site = __builtin_LINE()
+#define GRIDPOINT_TELL_SITE() gridpoint_site(site)
+#define GRIDPOINT_TELL_TRANSCENDENTAL(kind) gridpoint_transcendental(kind)
+#define GRIDPOINT_MOVE(target, source, bytes) gridpoint_move(target, source, bytes)
+#else
+#define GRIDPOINT_SITE
+#define GRIDPOINT_TELL_SITE() static_cast<void>(0)
+#define GRIDPOINT_TELL_TRANSCENDENTAL(kind) static_cast<void>(0)
+#define GRIDPOINT_MOVE(target, source, bytes) memcpy(target, source, bytes)
+#endif
+
 namespace gridpoint {
 
 constexpr uint32_t kFullMask = 0xffffffffu;
@@ -111,20 +126,40 @@ GRIDPOINT_DEVICE float exp2_approximate(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #else
+  GRIDPOINT_TELL_TRANSCENDENTAL(0);
   return exp2f(x);
 #endif
 }
 
-GRIDPOINT_DEVICE float exponential(float x) { return expf(x); }
-GRIDPOINT_DEVICE float natural_logarithm(float x) { return logf(x); }
+GRIDPOINT_DEVICE float exponential(float x) {
+  GRIDPOINT_TELL_TRANSCENDENTAL(1);
+  return expf(x);
+}
+
+GRIDPOINT_DEVICE float natural_logarithm(float x) {
+  GRIDPOINT_TELL_TRANSCENDENTAL(2);
+  return logf(x);
+}
+
 // log(1 + x), accurate for small x.
-GRIDPOINT_DEVICE float natural_logarithm_1p(float x) { return log1pf(x); }
+GRIDPOINT_DEVICE float natural_logarithm_1p(float x) {
+  GRIDPOINT_TELL_TRANSCENDENTAL(2);
+  return log1pf(x);
+}
+
 GRIDPOINT_DEVICE float reciprocal_square_root(float x) {
 #ifdef __CUDACC__
   return __frsqrt_rn(x);
 #else
+  GRIDPOINT_TELL_TRANSCENDENTAL(3);
   return 1.0f / sqrtf(x);
 #endif
+}
+
+// a / b, rounded to nearest.
+GRIDPOINT_DEVICE float divide(float a, float b) {
+  GRIDPOINT_TELL_TRANSCENDENTAL(4);
+  return a / b;
 }
 
 // popc.b32: how many bits are set.
@@ -157,7 +192,7 @@ GRIDPOINT_DEVICE Vector16 load16(const void* source) {
 #else
   gridpoint_global(source, 16, 16, 0);
   Vector16 value;
-  memcpy(&value, source, sizeof value);
+  GRIDPOINT_MOVE(&value, source, sizeof value);
   return value;
 #endif
 }
@@ -171,7 +206,7 @@ GRIDPOINT_DEVICE void store16(void* target, const Vector16& value) {
                : "memory");
 #else
   gridpoint_global(target, 16, 16, 1);
-  memcpy(target, &value, sizeof value);
+  GRIDPOINT_MOVE(target, &value, sizeof value);
 #endif
 }
 
@@ -189,7 +224,7 @@ GRIDPOINT_DEVICE Vector8 load8(const void* source) {
 #else
   gridpoint_global(source, 8, 8, 0);
   Vector8 value;
-  memcpy(&value, source, sizeof value);
+  GRIDPOINT_MOVE(&value, source, sizeof value);
   return value;
 #endif
 }
@@ -200,7 +235,7 @@ GRIDPOINT_DEVICE void store8(void* target, const Vector8& value) {
   asm volatile("st.global.v2.b32 [%0], {%1, %2};" : : "l"(__cvta_generic_to_global(target)), "r"(value.word[0]), "r"(value.word[1]) : "memory");
 #else
   gridpoint_global(target, 8, 8, 1);
-  memcpy(target, &value, sizeof value);
+  GRIDPOINT_MOVE(target, &value, sizeof value);
 #endif
 }
 
@@ -227,10 +262,11 @@ GRIDPOINT_DEVICE uint32_t shared_address(const void* pointer) {
 
 // Copies 16 bytes from global to shared memory asynchronously; bytes from `source_bytes` on are zeros, and with 0 `source` is not read
 // (9.7.9.25.3.1, cp.async.cg).
-GRIDPOINT_DEVICE void copy_async16(uint32_t target, const void* source, uint32_t source_bytes) {
+GRIDPOINT_DEVICE void copy_async16(uint32_t target, const void* source, uint32_t source_bytes GRIDPOINT_SITE) {
 #ifdef __CUDACC__
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(target), "l"(__cvta_generic_to_global(source)), "r"(source_bytes) : "memory");
 #else
+  GRIDPOINT_TELL_SITE();
   gridpoint_cp_async(target, source, 16, source_bytes);
 #endif
 }

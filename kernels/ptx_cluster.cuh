@@ -64,24 +64,26 @@ GRIDPOINT_DEVICE uint32_t map_shared(uint32_t address, uint32_t rank) {
 }
 
 // ld.shared::cluster.b32 of an address from map_shared.
-GRIDPOINT_DEVICE uint32_t load_cluster(uint32_t address) {
+GRIDPOINT_DEVICE uint32_t load_cluster(uint32_t address GRIDPOINT_SITE) {
 #ifdef __CUDACC__
   uint32_t value;
   asm volatile("ld.shared::cluster.b32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
   return value;
 #else
   uint32_t value;
-  memcpy(&value, gridpoint_shared_cluster(address, 4, 4, 0), sizeof value);
+  GRIDPOINT_TELL_SITE();
+  GRIDPOINT_MOVE(&value, gridpoint_shared_cluster(address, 4, 4, 0), sizeof value);
   return value;
 #endif
 }
 
 // st.shared::cluster.b32 to an address from map_shared.
-GRIDPOINT_DEVICE void store_cluster(uint32_t address, uint32_t value) {
+GRIDPOINT_DEVICE void store_cluster(uint32_t address, uint32_t value GRIDPOINT_SITE) {
 #ifdef __CUDACC__
   asm volatile("st.shared::cluster.b32 [%0], %1;" : : "r"(address), "r"(value) : "memory");
 #else
-  memcpy(gridpoint_shared_cluster(address, 4, 4, 1), &value, sizeof value);
+  GRIDPOINT_TELL_SITE();
+  GRIDPOINT_MOVE(gridpoint_shared_cluster(address, 4, 4, 1), &value, sizeof value);
 #endif
 }
 

@@ -158,13 +158,13 @@ GRIDPOINT_DEVICE Vector16 load_weight(const void* source, uint64_t policy) {
   (void)policy;
   gridpoint_global(source, 16, 16, 2);
   Vector16 value;
-  memcpy(&value, source, sizeof value);
+  GRIDPOINT_MOVE(&value, source, sizeof value);
   return value;
 #endif
 }
 
 // 16 bytes of shared memory by address, a multiple of 16 (ld.shared.v4.b32 and st.shared.v4.b32).
-GRIDPOINT_DEVICE Vector16 load_shared16(uint32_t source) {
+GRIDPOINT_DEVICE Vector16 load_shared16(uint32_t source GRIDPOINT_SITE) {
   Vector16 value;
 #ifdef __CUDACC__
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
@@ -172,19 +172,21 @@ GRIDPOINT_DEVICE Vector16 load_shared16(uint32_t source) {
                : "r"(source)
                : "memory");
 #else
-  memcpy(&value, gridpoint_shared_cluster(source, 16, 16, 0), sizeof value);
+  GRIDPOINT_TELL_SITE();
+  GRIDPOINT_MOVE(&value, gridpoint_shared_cluster(source, 16, 16, 0), sizeof value);
 #endif
   return value;
 }
 
-GRIDPOINT_DEVICE void store_shared16(uint32_t target, const Vector16& value) {
+GRIDPOINT_DEVICE void store_shared16(uint32_t target, const Vector16& value GRIDPOINT_SITE) {
 #ifdef __CUDACC__
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
                :
                : "r"(target), "r"(value.word[0]), "r"(value.word[1]), "r"(value.word[2]), "r"(value.word[3])
                : "memory");
 #else
-  memcpy(gridpoint_shared_cluster(target, 16, 16, 1), &value, sizeof value);
+  GRIDPOINT_TELL_SITE();
+  GRIDPOINT_MOVE(gridpoint_shared_cluster(target, 16, 16, 1), &value, sizeof value);
 #endif
 }
 

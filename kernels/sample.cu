@@ -260,7 +260,7 @@ GRIDPOINT_DEVICE float below_highest(float logit, float highest) { return logit 
 
 // (logit - highest) / temperature: at most 0, never NaN. Measuring from the highest keeps tiny temperatures finite.
 GRIDPOINT_DEVICE float tempered(float logit, float highest, float temperature) {
-  return cleaned(below_highest(logit, highest) / temperature);
+  return cleaned(divide(below_highest(logit, highest), temperature));
 }
 
 GRIDPOINT_DEVICE uint64_t fixed_mass(float tempered_logit) { return static_cast<uint64_t>(exponential(tempered_logit) * kUnitMass); }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gridpoint_driver::{DRIVER_LIBRARY, Found, install, probe};
 use gridpoint_runtime::{Device, Images, RuntimeError};
+use gridpoint_simulator::module::HostModule;
 
 use crate::kernels;
 
@@ -47,6 +48,9 @@ pub enum DeviceError {
     /// The driver is there and does not work.
     #[error("the CUDA driver is there and fails: {0}; `--device simulator` runs without it")]
     Driver(gridpoint_driver::Error),
+    /// Only the simulated device counts.
+    #[error("counters are those of the simulated device: a GPU has none, so `--device` must be `simulator` or `auto`")]
+    NotCounted,
     /// Something in this process used the driver before.
     #[error("the simulated device must be chosen before the first use of the driver")]
     AlreadyInstalled(#[from] gridpoint_driver::AlreadyInstalled),
@@ -90,14 +94,25 @@ pub fn open(choice: Choice, seed: Option<u64>) -> Result<Opened, DeviceError> {
     };
     let images = match taken {
         Taken::Cuda => kernels::images(),
-        Taken::Simulator => simulate(seed)?,
+        Taken::Simulator => simulate(seed, &kernels::host_modules())?,
     };
     Ok(Opened { device: Device::open(0, &images)?, taken, reason })
 }
 
+/// Takes the simulated device with kernels that tell it of every access, for [`crate::counted`]; once a process, as [`open`].
+///
+/// # Errors
+/// A GPU was asked for, or the driver table is in use.
+pub fn open_counted(choice: Choice) -> Result<Arc<Device>, DeviceError> {
+    if choice == Choice::Cuda {
+        return Err(DeviceError::NotCounted);
+    }
+    Ok(Device::open(0, &simulate(None, &kernels::checked_modules())?)?)
+}
+
 /// Makes the simulated device the one behind the driver table; its images are the kernels' names.
-fn simulate(seed: Option<u64>) -> Result<Images, DeviceError> {
+fn simulate(seed: Option<u64>, modules: &[&'static HostModule]) -> Result<Images, DeviceError> {
     let options = gridpoint_simulator::Options { seed, ..gridpoint_simulator::Options::default() };
-    install(gridpoint_simulator::table(options, &kernels::host_modules()))?;
+    install(gridpoint_simulator::table(options, modules))?;
     Ok(kernels::simulated_images())
 }

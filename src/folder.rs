@@ -143,7 +143,7 @@ fn usage(words: String) -> Failure {
 }
 
 /// Refuses a path that is no folder, and says from where it was looked for.
-fn look_for(folder: &Path) -> Result<(), Failure> {
+pub(crate) fn look_for(folder: &Path) -> Result<(), Failure> {
     let found = match folder.metadata() {
         Ok(metadata) if metadata.is_dir() => return Ok(()),
         Ok(_) => "is not a folder".to_owned(),

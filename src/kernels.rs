@@ -48,7 +48,8 @@ pub fn host_modules() -> Vec<&'static HostModule> {
     modules().iter().map(|module| module.host).collect()
 }
 
-/// The kernels that tell the simulated device of their plain loads and stores, for its detectors. They compute the same bits, slower.
+/// The kernels that tell the simulated device of their plain loads and stores, for its detectors and counters. They compute the same bits,
+/// slower.
 ///
 /// The modules are compiled into whoever calls this and into no other program.
 #[inline]

@@ -1,4 +1,5 @@
 //! What the program embeds: the kernels, compiled for GPUs and for the simulated device.
 
+pub mod counted;
 pub mod devices;
 pub mod kernels;

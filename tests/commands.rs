@@ -9,6 +9,8 @@ mod bad_models;
 mod devices;
 #[path = "commands/generate.rs"]
 mod generate;
+#[path = "commands/kernels.rs"]
+mod kernels;
 #[path = "commands/perplexity.rs"]
 mod perplexity;
 #[path = "commands/program.rs"]

@@ -3,6 +3,7 @@
 mod devices;
 mod explain;
 mod generate;
+mod kernels;
 mod perplexity;
 mod plan;
 pub(crate) mod refusals;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Perplexity(Box<perplexity::Arguments>),
     /// Say what was found on this machine and which device would be taken.
     Devices(devices::Arguments),
+    /// Count what each kernel of a step does, beside what the step's shape needs.
+    Kernels(Box<kernels::Arguments>),
 }
 
 impl Command {
@@ -47,6 +50,7 @@ impl Command {
             Self::Explain(arguments) => explain::run(&arguments, output),
             Self::Perplexity(arguments) => perplexity::run(&arguments, output),
             Self::Devices(arguments) => devices::run(&arguments, output),
+            Self::Kernels(arguments) => kernels::run(&arguments, output),
         }
     }
 }

@@ -24,7 +24,9 @@ mod weights;
 
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
-pub use device::{Capacity, GemmTile, Kernels, KvCache, Model, WeightStore, Workspace};
+pub use device::{
+    Capacity, GemmTile, Kernels, KvCache, LaunchNeed, Model, Need, RequestLengths, StepLengths, WeightStore, Workspace,
+};
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};
 pub use tokenizer::{TokenStream, Tokenizer};

@@ -177,6 +177,15 @@ void gridpoint_yield(void);
 // Ends the launch with a fault report: a contract of the kernel was broken.
 void gridpoint_fault(const char* reason);
 
+// Told only by kernels that are compiled to tell of plain accesses (GRIDPOINT_TOLD).
+//
+// The thread's next access to shared memory stands at this place of the source.
+void gridpoint_site(uint32_t site);
+// The thread executes a transcendental operation: 0 ex2.approx, 1 exp, 2 log or log1p, 3 1 / sqrt, 4 a division.
+void gridpoint_transcendental(uint32_t kind);
+// memcpy for an access that the device was told of by another function.
+void gridpoint_move(void* target, const void* source, uint32_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,9 +9,13 @@
 //! launches, stream capture and graphs with CUDA's own rules and codes. Work runs as late as those rules allow, or, with a
 //! seed, in any order that they allow. Calls can be made to fail ([`Injection`]), and what was not given back is listed ([`leaks()`]).
 //!
+//! Launches can be watched: by [`detectors`], which end a launch where a GPU would go on in silence, and by [`counters`], which say exactly
+//! what each launch and each graph read, wrote, multiplied and waited for.
+//!
 //! Kernels of anybody, written in ordinary CUDA C++, are compiled by `gridpoint-simulator-build`: README.md says how.
 #![expect(clippy::result_large_err, reason = "a launch has one fault, whose size costs nothing beside the launch")]
 
+pub mod counters;
 pub mod detectors;
 mod driver;
 pub mod fault;

@@ -30,6 +30,15 @@ impl GemmTile {
         }
     }
 
+    /// Rows and columns of one warp's part.
+    pub(crate) fn warp_shape(self) -> (u32, u32) {
+        match self {
+            Self::Rows16Columns64 => (16, 16),
+            Self::Rows64Columns64 => (32, 32),
+            Self::Rows128Columns128 => (64, 64),
+        }
+    }
+
     /// Tiles of an output of `rows` x `columns`.
     pub(crate) fn count(self, rows: u32, columns: u32) -> u64 {
         let (tile_rows, tile_columns) = self.shape();

@@ -5,9 +5,11 @@ mod kernels;
 mod launches;
 mod memory;
 mod model;
+mod need;
 mod record;
 
 pub use geometry::GemmTile;
 pub use kernels::Kernels;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};
 pub use model::Model;
+pub use need::{LaunchNeed, Need, RequestLengths, StepLengths};

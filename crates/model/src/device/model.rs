@@ -142,6 +142,14 @@ impl Model {
         Ok(())
     }
 
+    /// Fills the cache with zeros: keys and values of sequences that nobody computed.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn clear_cache(&self) -> Result<()> {
+        Ok(self.run.fill(self.cache.elements, 0)?)
+    }
+
     pub(crate) fn addresses(&self) -> Addresses {
         let (run, workspace) = (&self.run, &self.workspace);
         Addresses {

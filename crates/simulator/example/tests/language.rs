@@ -56,6 +56,7 @@ impl Parameters {
             residency: Residency::default(),
             detectors,
             guard: Guard::default(),
+            counters: None,
         })
     }
 }

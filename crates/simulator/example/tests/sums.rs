@@ -272,6 +272,7 @@ fn run_sum(module: &HostModule, schedule: Schedule, detectors: Detectors) -> Ans
         residency: Residency::default(),
         detectors,
         guard: Guard::default(),
+        counters: None,
     };
     Ok(run(&launch))
 }

@@ -38,6 +38,11 @@ static MAKE: OnceLock<Make> = OnceLock::new();
 
 type Make = fn(&LaunchDescription<'_>) -> Box<dyn Observer>;
 
+/// Makes sure that kernels compiled to tell of their plain accesses have somebody to tell.
+pub(crate) fn keep_plain() {
+    plain::keep();
+}
+
 /// Which detectors watch a launch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Detectors {

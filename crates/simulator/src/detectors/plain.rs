@@ -8,13 +8,39 @@ use std::ffi::{c_int, c_void};
 use crate::machine::observer::Touch;
 use crate::machine::plain_access;
 
+/// An access whose caller is known: `site` is the code behind it.
+///
+/// # Safety
+/// The module's contract.
+unsafe extern "C" fn access<const BYTES: usize, const ALIGNMENT: u32, const WRITES: bool>(
+    pointer: *const c_void,
+    site: usize,
+) {
+    let touch = if WRITES { Touch::Write } else { Touch::Read };
+    // SAFETY: by the module's contract.
+    unsafe { plain_access((pointer as usize, BYTES), ALIGNMENT, touch, site) }
+}
+
 macro_rules! accesses {
-    ($($name:ident, $bytes:literal, $alignment:literal, $touch:ident;)*) => {
+    ($($name:ident, $bytes:literal, $alignment:literal, $writes:literal;)*) => {
         $(
+            /// Adds the address that it returns to, where the calling convention says where that is.
+            #[cfg(all(target_arch = "x86_64", unix))]
+            #[unsafe(no_mangle)]
+            #[unsafe(naked)]
+            unsafe extern "C" fn $name(pointer: *const c_void) {
+                std::arch::naked_asm!(
+                    "mov rsi, [rsp]",
+                    "jmp {access}",
+                    access = sym access::<$bytes, $alignment, $writes>
+                )
+            }
+
+            #[cfg(not(all(target_arch = "x86_64", unix)))]
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name(pointer: *const c_void) {
                 // SAFETY: by the module's contract.
-                unsafe { plain_access(pointer as usize, $bytes, $alignment, Touch::$touch) }
+                unsafe { access::<$bytes, $alignment, $writes>(pointer, 0) }
             }
         )*
 
@@ -23,36 +49,36 @@ macro_rules! accesses {
 }
 
 accesses! {
-    __tsan_read1, 1, 1, Read;
-    __tsan_read2, 2, 2, Read;
-    __tsan_read4, 4, 4, Read;
-    __tsan_read8, 8, 8, Read;
-    __tsan_read16, 16, 16, Read;
-    __tsan_write1, 1, 1, Write;
-    __tsan_write2, 2, 2, Write;
-    __tsan_write4, 4, 4, Write;
-    __tsan_write8, 8, 8, Write;
-    __tsan_write16, 16, 16, Write;
-    __tsan_unaligned_read2, 2, 1, Read;
-    __tsan_unaligned_read4, 4, 1, Read;
-    __tsan_unaligned_read8, 8, 1, Read;
-    __tsan_unaligned_read16, 16, 1, Read;
-    __tsan_unaligned_write2, 2, 1, Write;
-    __tsan_unaligned_write4, 4, 1, Write;
-    __tsan_unaligned_write8, 8, 1, Write;
-    __tsan_unaligned_write16, 16, 1, Write;
+    __tsan_read1, 1, 1, false;
+    __tsan_read2, 2, 2, false;
+    __tsan_read4, 4, 4, false;
+    __tsan_read8, 8, 8, false;
+    __tsan_read16, 16, 16, false;
+    __tsan_write1, 1, 1, true;
+    __tsan_write2, 2, 2, true;
+    __tsan_write4, 4, 4, true;
+    __tsan_write8, 8, 8, true;
+    __tsan_write16, 16, 16, true;
+    __tsan_unaligned_read2, 2, 1, false;
+    __tsan_unaligned_read4, 4, 1, false;
+    __tsan_unaligned_read8, 8, 1, false;
+    __tsan_unaligned_read16, 16, 1, false;
+    __tsan_unaligned_write2, 2, 1, true;
+    __tsan_unaligned_write4, 4, 1, true;
+    __tsan_unaligned_write8, 8, 1, true;
+    __tsan_unaligned_write16, 16, 1, true;
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __tsan_read_range(pointer: *const c_void, bytes: usize) {
     // SAFETY: by the module's contract.
-    unsafe { plain_access(pointer as usize, bytes, 1, Touch::Read) }
+    unsafe { plain_access((pointer as usize, bytes), 1, Touch::Read, 0) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __tsan_write_range(pointer: *const c_void, bytes: usize) {
     // SAFETY: by the module's contract.
-    unsafe { plain_access(pointer as usize, bytes, 1, Touch::Write) }
+    unsafe { plain_access((pointer as usize, bytes), 1, Touch::Write, 0) }
 }
 
 /// clang's form of a copy.

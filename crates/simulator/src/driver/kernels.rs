@@ -32,6 +32,7 @@ impl State {
                 residency,
                 detectors: self.options.detectors,
                 guard,
+                counters: self.recorder.clone(),
             })
             .collect();
         run_blocks(&launches).map_err(|fault| self.fail(fault))?;
@@ -67,7 +68,12 @@ impl State {
         };
         match nodes {
             [node] => self.execute_node(&image.nodes[*node], sequence),
-            _ => self.execute_kernels(&nodes.iter().filter_map(kernel).collect::<Vec<_>>()),
+            _ => {
+                self.enter_graph(Some(sequence));
+                let answer = self.execute_kernels(&nodes.iter().filter_map(kernel).collect::<Vec<_>>());
+                self.enter_graph(None);
+                answer
+            }
         }
     }
 }

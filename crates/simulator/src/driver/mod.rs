@@ -65,6 +65,7 @@ mod update;
 mod virtual_memory;
 mod work;
 
+use crate::counters::{Recorded, Recorder};
 pub use injection::{CallCounts, Injected, Injection, UnknownFunction};
 pub use leaks::{Leak, LeakKind, leaks};
 pub use modules::image;
@@ -175,6 +176,20 @@ pub fn reseed(seed: Option<u64>) {
     if let Some(mut state) = lock() {
         state.reseed(seed);
     }
+}
+
+/// Begins to count what launches on the simulated device do, and forgets what was counted before. Until [`take`] every launch runs on one
+/// OS thread. Without a device nothing happens.
+pub fn record() {
+    if let Some(mut state) = lock() {
+        state.recorder = Some(Recorder::new());
+    }
+}
+
+/// Ends the recording that [`record`] began: what has run since then. Work that is still queued is not among it.
+pub fn take() -> Recorded {
+    let recorder = lock().and_then(|mut state| state.recorder.take());
+    recorder.map(|recorder| recorder.take()).unwrap_or_default()
 }
 
 fn lock() -> Option<MutexGuard<'static, State>> {

@@ -18,6 +18,7 @@ use super::modules::Module;
 use super::queue::Stream;
 use super::virtual_memory::VirtualMemory;
 use super::{Answer, Options, injection};
+use crate::counters::Recorder;
 use crate::fault::{Fault, Reason};
 use crate::memory::{Damaged, Memory};
 use crate::module::HostModule;
@@ -55,6 +56,8 @@ pub(super) struct State {
     /// The code that every call answers since a kernel failed.
     pub(super) fault: Option<CUresult>,
     pub(super) last_fault: Option<Fault>,
+    /// Where counts of launches go.
+    pub(super) recorder: Option<Recorder>,
     pub(super) memory: Memory,
     pub(super) virtual_memory: VirtualMemory,
     pub(super) modules: BTreeMap<Id, Module>,
@@ -84,6 +87,7 @@ impl State {
             contexts: Contexts::default(),
             fault: None,
             last_fault: None,
+            recorder: None,
             memory: Memory::new(options.detectors.uninitialised()),
             options,
             virtual_memory: VirtualMemory::default(),
@@ -118,6 +122,7 @@ impl State {
         self.known_modules = old.known_modules;
         self.initialised = old.initialised;
         self.contexts = old.contexts;
+        self.recorder = old.recorder;
         (self.next, self.sequence, self.launches, self.draws) = (next, sequence, launches, draws);
     }
 
@@ -145,6 +150,13 @@ impl State {
             reason,
             source: Vec::new(),
         })
+    }
+
+    /// Launches from now on are counted as part of the graph launch that is entry `sequence` of its stream, or of none.
+    pub(super) fn enter_graph(&self, sequence: Option<u64>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.enter_graph(sequence);
+        }
     }
 
     /// The seed of the next decision that a seeded schedule takes; none for round-robin.

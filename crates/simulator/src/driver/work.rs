@@ -206,7 +206,13 @@ impl State {
 
     /// Runs one node of a launched graph, unless it is switched off.
     pub(super) fn execute_node(&mut self, node: &ImageNode, sequence: u64) -> Answer {
-        if node.enabled { self.execute(&node.work, sequence) } else { Ok(()) }
+        if !node.enabled {
+            return Ok(());
+        }
+        self.enter_graph(Some(sequence));
+        let answer = self.execute(&node.work, sequence);
+        self.enter_graph(None);
+        answer
     }
 
     fn execute_copy(&mut self, to: u64, from_source: &Source, bytes: usize) -> Answer {

@@ -4,6 +4,7 @@
 //! asks for it opens and is new again.
 
 use super::block::Block;
+use super::observer::Meeting;
 use super::thread::WARP_THREADS;
 use crate::fault::Reason;
 
@@ -69,6 +70,11 @@ pub(crate) fn acquire(block: &mut Block, id: u32, warps: u32) {
             watcher.observer().acquire(watcher.who(index * WARP_THREADS + lane), watcher.run, super::watch::named(id));
         }
     }
+}
+
+/// What kind of barrier opens for `threads` threads.
+pub(crate) fn meeting(threads: u32, block_threads: u32) -> Meeting {
+    if threads >= block_threads { Meeting::Block } else { Meeting::Named }
 }
 
 /// The count of a `bar.sync id, threads` in a block of `block_threads` threads, 0 being all of them.

@@ -6,7 +6,7 @@
 
 use super::block::{self, Block};
 use super::fiber;
-use super::observer::Touch;
+use super::observer::{Meeting, Touch};
 use super::turn::{Participant, raise, suspend};
 use super::warp::{Deposit, FULL_MASK, Operation};
 use super::{bulk, fault, guard, watch};
@@ -306,6 +306,7 @@ unsafe fn complete(cluster: *mut Cluster, leaving: u32) {
         }
         (*cluster).arrived = 0;
         (*cluster).phase += 1;
+        watch::met(&*leader(cluster), Meeting::Cluster);
         for (rank, threads) in (*cluster).threads.iter_mut().enumerate() {
             let block: *mut Block = (&(*cluster).blocks)[rank];
             let block = &mut *block;

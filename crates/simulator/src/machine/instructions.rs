@@ -12,11 +12,11 @@ use super::collective::{self, BUTTERFLY, MATRIX_ROW_BYTES};
 use super::copies::PendingCopy;
 use super::memory::SHARED_BASE;
 use super::mma::MAXIMUM_TILES;
-use super::observer::{CopyPlace, Touch};
+use super::observer::{CopyPlace, Meeting, Multiply, Touch};
 use super::thread::{ThreadIdentity, WARP_THREADS};
 use super::turn::{Participant, raise, suspend};
 use super::warp::{Arrival, Deposit, FULL_MASK, Operation};
-use super::{barrier, fault};
+use super::{barrier, fault, watch};
 use crate::fault::Reason;
 
 pub use super::atomics::{
@@ -117,6 +117,7 @@ pub unsafe extern "C" fn gridpoint_barrier(id: u32, threads: u32) {
                         watcher
                             .observer()
                             .barrier(watcher.run, &mut all.flat_map(|(index, warp)| lanes_of(index, warp.exists)));
+                        watcher.observer().met(watcher.run, barrier::meeting(threads, (*block).block_threads));
                     }
                     barrier::acquire(&mut *block, id, warps);
                     (*block).release(warps);
@@ -143,6 +144,7 @@ pub unsafe extern "C" fn gridpoint_warp_sync(mask: u32) {
         me.meet(Operation::WARP_SYNC, mask, Deposit::default(), |block, _| {
             if let Some(watcher) = block.watcher {
                 watcher.observer().barrier(watcher.run, &mut lanes_of(index, mask));
+                watcher.observer().met(watcher.run, Meeting::Warp);
             }
             Ok(())
         });
@@ -203,8 +205,10 @@ pub unsafe extern "C" fn gridpoint_ldmatrix(registers: *mut u32, count: u32, tra
             0
         };
         let deposit = Deposit { pointers: [registers as usize, row, 0], ..Deposit::default() };
-        me.meet(Operation::load_matrix(count, transposed != 0), FULL_MASK, deposit, |_, warp| {
+        let index = (*me.thread).warp;
+        me.meet(Operation::load_matrix(count, transposed != 0), FULL_MASK, deposit, |block, warp| {
             collective::load_matrix(warp, count, transposed != 0);
+            watch::matrices(block, index, &warp.deposits[..8 * count as usize]);
             Ok(())
         });
     }
@@ -223,8 +227,10 @@ pub unsafe extern "C" fn gridpoint_mma_bf16(d: *mut f32, a: *const u32, b: *cons
             raise(me.block, fault::tiles(m_tiles, n_tiles));
         }
         let deposit = Deposit { pointers: [d as usize, a as usize, b as usize], ..Deposit::default() };
+        let index = (*me.thread).warp;
         me.meet(Operation::multiply(m_tiles, n_tiles), FULL_MASK, deposit, |block, warp| {
             (block.multiply)(&mut block.panels, &warp.deposits, m_tiles as usize, n_tiles as usize);
+            watch::multiplied(block, index, Multiply::Bf16, m_tiles * n_tiles);
             Ok(())
         });
     }

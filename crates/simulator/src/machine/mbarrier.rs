@@ -7,6 +7,7 @@
 use super::block::Block;
 use super::cluster::{self, Place};
 use super::fault;
+use super::observer::Meeting;
 use super::turn::{Participant, raise, suspend};
 use super::watch;
 use crate::fault::{Access, Reason};
@@ -371,6 +372,7 @@ pub unsafe extern "C" fn gridpoint_mbarrier_wait(address: u32, parity: u32, bloc
             }
         }
         watch::acquire(me.block, (*me.thread).index(), me.block, watch::phase(address, parity));
+        watch::met(&*me.block, Meeting::MbarrierWait);
         (*me.block).asynchronous.proxy.meet((*me.thread).warp);
         me.maybe_switch(4);
         1

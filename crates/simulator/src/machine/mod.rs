@@ -1,19 +1,22 @@
 //! The machine: runs the blocks of a launch, each CUDA thread a fiber.
 //!
 //! Blocks run in parallel on rayon's threads; a block stays on one OS thread, on which its fibers take turns. A thread runs until it
-//! waits for others in a collective instruction; the last to arrive executes the instruction for all. Under detectors all blocks run on
-//! one OS thread, so that a report repeats itself. The blocks of a kernel with static shared memory run one at a time.
+//! waits for others in a collective instruction; the last to arrive executes the instruction for all. Under detectors, and
+//! where somebody counts, all blocks run on one OS thread, so that a report repeats itself. The blocks of a kernel with static shared
+//! memory run one at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use crate::counters::Recorder;
 use crate::detectors::Detectors;
 use crate::fault::{Fault, Reason};
 use crate::memory::Snapshot;
 use crate::module::HostKernel;
 use multiprocessor::{BlockFault, Multiprocessor, NewBlock, Surroundings};
+use observer::Observer;
 use random::Random;
 use session::Progress;
 
@@ -53,6 +56,7 @@ mod swizzle;
 mod tensor;
 mod tensor_map;
 mod thread;
+pub mod told;
 mod turn;
 mod warp;
 mod warpgroup;
@@ -126,6 +130,8 @@ pub struct LaunchDescription<'a> {
     pub detectors: Detectors,
     /// What is done about blocks that hang or crash.
     pub guard: Guard,
+    /// Where its counts go.
+    pub counters: Option<Recorder>,
 }
 
 /// Runs all blocks of a launch. Of the blocks that fault, the first is reported; blocks after it may have run or not.
@@ -135,10 +141,11 @@ pub fn run(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
 
 /// Runs launches each of which but the first is programmatically dependent on the one before it: it may begin once every block of that
 /// one has executed `griddepcontrol.launch_dependents` or has exited, and waits for its end with `griddepcontrol.wait`. They overlap
-/// under a seed or under detectors, and run one after another otherwise. The schedule and the detectors are the first launch's.
+/// under a seed or where somebody watches, and run one after another otherwise. The schedule and whoever watches are the first launch's.
 pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
     instructions::keep();
     hopper::keep();
+    told::keep();
     let Some(first) = launches.first() else { return Ok(()) };
     for launch in launches {
         check(launch).map_err(|reason| fault_at(launch, [0; 3], reason.into()))?;
@@ -146,7 +153,7 @@ pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
     if launches.iter().any(|launch| launch.kernel.static_shared().is_some()) {
         return launches.iter().try_for_each(run_one_at_a_time);
     }
-    let observer = first.detectors.observer(first);
+    let observer = observer_of(first);
     if observer.is_none() && (launches.len() == 1 || first.schedule == Schedule::RoundRobin) {
         return launches.iter().try_for_each(run_unwatched);
     }
@@ -158,7 +165,16 @@ pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
 fn run_one_at_a_time(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
     let _one_at_a_time = static_shared::lock(launch.kernel);
     let alone = LaunchDescription { residency: Residency { multiprocessors: 1, blocks: 1 }, ..launch.clone() };
-    session::run(&[Progress::new(&alone)], launch.detectors.observer(launch), (1, 0))
+    session::run(&[Progress::new(&alone)], observer_of(launch), (1, 0))
+}
+
+/// Whoever watches and counts a chain of launches, of which this is the first.
+fn observer_of(first: &LaunchDescription<'_>) -> Option<Box<dyn Observer>> {
+    let detectors = first.detectors.observer(first);
+    match &first.counters {
+        Some(recorder) => Some(recorder.observer(detectors)),
+        None => detectors,
+    }
 }
 
 /// Runs a launch alone on all of rayon's threads.

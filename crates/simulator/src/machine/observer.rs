@@ -77,6 +77,44 @@ pub(crate) struct CopyPlace {
     pub(crate) source_bytes: u32,
 }
 
+/// Where an access of a lane stands, by which it is found to be one of its warp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Site {
+    /// A line of the source, of a wrapped access.
+    Line(u32),
+    /// The code behind a plain access.
+    Code(usize),
+}
+
+/// A kind of matrix multiplication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Multiply {
+    /// `mma.sync.m16n8k16` on bfloat16.
+    Bf16,
+    /// `mma.sync.m16n8k16` on float16.
+    F16,
+    /// `wgmma.mma_async.m64nNk16`.
+    Warpgroup {
+        /// N.
+        columns: u32,
+    },
+}
+
+/// A barrier that has opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    /// `bar.sync` of all warps of the block.
+    Block,
+    /// `bar.sync` and `bar.arrive` of some of them.
+    Named,
+    /// `bar.warp.sync`.
+    Warp,
+    /// A phase of the cluster's barrier, told of its first block.
+    Cluster,
+    /// A thread's wait for an mbarrier's phase.
+    MbarrierWait,
+}
+
 /// What an observer has to know of a launch.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
@@ -86,6 +124,8 @@ pub(crate) struct Launch {
     pub(crate) grid: [u32; 3],
     /// Threads of a block in x, y, z.
     pub(crate) block: [u32; 3],
+    /// Blocks of a cluster in x, y, z.
+    pub(crate) cluster: [u32; 3],
     /// Bytes of a block's shared window.
     pub(crate) shared_bytes: u32,
 }
@@ -147,4 +187,22 @@ pub(crate) trait Observer {
 
     /// Whatever was released to `token` is before what `who` does from now on: the end of a wait for an mbarrier phase, say.
     fn acquire(&mut self, who: Who, home: RunId, token: u64);
+
+    /// All launches of the chain have ended, none with a fault.
+    fn end_chain(&mut self) {}
+
+    /// Where the next access of `who` to shared memory stands.
+    fn site(&mut self, _who: Who, _site: Site) {}
+
+    /// The warp of `who` executes `ldmatrix` or `stmatrix` on matrices whose rows, eight each, lie at these shared addresses.
+    fn matrices(&mut self, _who: Who, _rows: &[u32]) {}
+
+    /// The warp of `who` executes so many matrix multiplications, or its warpgroup does, of which `who` is the first thread then.
+    fn multiplied(&mut self, _who: Who, _kind: Multiply, _instructions: u64) {}
+
+    /// `who` executes a transcendental operation: `kind` is that of `gridpoint_transcendental`.
+    fn transcendental(&mut self, _who: Who, _kind: u32) {}
+
+    /// A barrier of the block has opened.
+    fn met(&mut self, _run: RunId, _meeting: Meeting) {}
 }

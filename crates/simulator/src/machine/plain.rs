@@ -3,36 +3,40 @@
 use super::block::{self, Block};
 use super::checked::observe;
 use super::fiber::STACK_BYTES;
-use super::observer::Touch;
+use super::observer::{Site, Touch};
 use super::turn::{Participant, raise};
 use crate::fault::{Access, Space};
 
 /// A plain access of the running thread to `bytes` bytes of any memory: its own stack, its parameters, shared or global memory.
-/// Nothing happens where no fiber runs or nobody observes the launch.
+/// Nothing happens where no fiber runs or nobody observes the launch. `site` is the code behind the access, or 0 where that is unknown.
 ///
 /// # Safety
 /// Called by a fiber of the current block or where there is none; no borrow of the block lives.
 #[inline(always)]
-pub(crate) unsafe fn plain_access(address: usize, bytes: usize, alignment: u32, touch: Touch) {
+pub(crate) unsafe fn plain_access((address, bytes): (usize, usize), alignment: u32, touch: Touch, site: usize) {
     let block = block::current();
     // SAFETY: by this function's contract, a block that is not null runs this fiber.
     unsafe {
         if block.is_null() || address.wrapping_sub((*(*block).current).stack) < STACK_BYTES {
             return;
         }
-        plain_access_elsewhere(block, address, bytes, alignment, touch);
+        plain_access_elsewhere(block, (address, bytes), alignment, touch, site);
     }
 }
 
 /// # Safety
 /// As [`plain_access`], with a block.
 #[inline(never)]
-unsafe fn plain_access_elsewhere(block: *mut Block, address: usize, bytes: usize, alignment: u32, touch: Touch) {
+unsafe fn plain_access_elsewhere(
+    block: *mut Block,
+    (address, bytes): (usize, usize),
+    alignment: u32,
+    touch: Touch,
+    site: usize,
+) {
     // SAFETY: by this function's contract.
     unsafe {
-        if (*block).watcher.is_none() || bytes == 0 {
-            return;
-        }
+        let Some(watcher) = (*block).watcher.filter(|_| bytes != 0) else { return };
         let identity = &raw const (*(*block).current).identity;
         if touch == Touch::Read
             && (within(address, bytes, identity as usize, size_of_val(&*identity))
@@ -46,6 +50,9 @@ unsafe fn plain_access_elsewhere(block: *mut Block, address: usize, bytes: usize
             if (*block).shared.find_observed(shared, length, alignment).is_none() {
                 let reason = (*block).shared.refusal(access, shared, length, alignment);
                 raise(block, reason);
+            }
+            if site != 0 {
+                watcher.observer().site(watcher.who((*(*block).current).index()), Site::Code(site));
             }
             observe(block, Space::Shared, shared as usize, bytes, touch);
             if touch == Touch::Write {

@@ -4,7 +4,7 @@ use super::barrier;
 use super::collective::MATRIX_ROW_BYTES;
 use super::fault;
 use super::mma::{self, MAXIMUM_TILES};
-use super::observer::Touch;
+use super::observer::{Multiply, Touch};
 use super::stmatrix::store_matrix;
 use super::thread::WARP_THREADS;
 use super::turn::{Participant, raise};
@@ -85,7 +85,9 @@ pub unsafe extern "C" fn gridpoint_mma_f16(d: *mut f32, a: *const u32, b: *const
             raise(me.block, fault::tiles(m_tiles, n_tiles));
         }
         let deposit = Deposit { pointers: [d as usize, a as usize, b as usize], ..Deposit::default() };
+        let index = (*me.thread).warp;
         me.meet(Operation::multiply_f16(m_tiles, n_tiles), FULL_MASK, deposit, |block, warp| {
+            watch::multiplied(block, index, Multiply::F16, m_tiles * n_tiles);
             let groups = &mut block.asynchronous.warpgroups;
             mma::multiply_f16(&mut groups.panels, groups.multiply, &warp.deposits, m_tiles as usize, n_tiles as usize);
             Ok(())
@@ -115,8 +117,10 @@ pub unsafe extern "C" fn gridpoint_stmatrix(registers: *const u32, count: u32, t
             0
         };
         let deposit = Deposit { pointers: [registers as usize, row, 0], ..Deposit::default() };
-        me.meet(Operation::store_matrix(count, transposed != 0), FULL_MASK, deposit, |_, warp| {
+        let index = (*me.thread).warp;
+        me.meet(Operation::store_matrix(count, transposed != 0), FULL_MASK, deposit, |block, warp| {
             store_matrix(warp, count, transposed != 0);
+            watch::matrices(block, index, &warp.deposits[..8 * count as usize]);
             Ok(())
         });
     }
@@ -142,6 +146,7 @@ pub unsafe extern "C" fn gridpoint_barrier_arrive(id: u32, threads: u32) {
             match block.barriers[id as usize].count_arrival(id, warp, threads) {
                 Ok(Some(warps)) => {
                     barrier::acquire(block, id, warps);
+                    watch::met(block, barrier::meeting(threads, block.block_threads));
                     block.release(warps);
                     Ok(())
                 }

@@ -125,6 +125,9 @@ pub(super) fn run(
             break Err(fault);
         }
     };
+    if let (Ok(()), Some(observer)) = (&answer, &mut session.observer) {
+        observer.end_chain();
+    }
     for mut resident in session.residents {
         resident.multiprocessor.abandon();
         resident.multiprocessor.put_back();
@@ -134,10 +137,10 @@ pub(super) fn run(
 
 impl Session<'_> {
     fn begin_launch(&mut self) {
-        let LaunchDescription { kernel, grid, block, shared_bytes, .. } = *self.chain[self.begun].launch;
+        let LaunchDescription { kernel, grid, block, cluster, shared_bytes, .. } = *self.chain[self.begun].launch;
         let shared_bytes = window_bytes(kernel, shared_bytes);
         if let Some(observer) = &mut self.observer {
-            observer.begin_launch(&Launch { kernel: kernel.name().to_owned(), grid, block, shared_bytes });
+            observer.begin_launch(&Launch { kernel: kernel.name().to_owned(), grid, block, cluster, shared_bytes });
         }
         self.begun += 1;
     }

@@ -4,7 +4,7 @@ use super::asynchronous::Asynchronous;
 use super::block::Block;
 use super::fault;
 use super::mma::Half;
-use super::observer::{Reader, Touch};
+use super::observer::{Multiply, Reader, Touch};
 use super::operands::{self, Shape, WARPS};
 use super::thread::WARP_THREADS;
 use super::turn::{Participant, raise, suspend};
@@ -67,6 +67,9 @@ pub unsafe extern "C" fn gridpoint_wgmma(d: *mut f32, a: u64, b: u64, columns: u
         me.meet(Operation::wgmma(columns, flags), FULL_MASK, deposit, |block, warp_state| {
             let Asynchronous { warpgroups, proxy, .. } = &mut block.asynchronous;
             warpgroups.issue(proxy, warp, shape, &warp_state.deposits)?;
+            if (warp as usize).is_multiple_of(operands::WARPS) {
+                watch::multiplied(block, warp, Multiply::Warpgroup { columns }, 1);
+            }
             if block.watcher.is_some() {
                 let [_, a, b] = warp_state.deposits[0].pointers;
                 let (number, first) = block.asynchronous.warpgroups.newest(warp);

@@ -2,7 +2,9 @@
 //! that issued it, and is before whatever waits for its mbarrier; so is what threads did before they arrived there.
 
 use super::block::Block;
-use super::observer::{Observer, Place, Reader, RunId, Touch, Who};
+use super::observer::{Meeting, Multiply, Observer, Place, Reader, RunId, Touch, Who};
+use super::thread::WARP_THREADS;
+use super::warp::Deposit;
 use crate::fault::{Reason, Space};
 
 /// Who watches a block, and what it calls it.
@@ -181,5 +183,29 @@ pub(super) unsafe fn reads_end(block: *mut Block, thread: u32, reader: Reader, e
     unsafe {
         let Some(watcher) = (*block).watcher else { return Ok(()) };
         watcher.observer().reads_end(watcher.who(thread), reader, end).map_err(|reason| *reason)
+    }
+}
+
+/// Warp `warp` executes `ldmatrix` or `stmatrix`, whose rows' lanes brought their host addresses second.
+pub(super) fn matrices(block: &Block, warp: u32, lanes: &[Deposit]) {
+    let Some(watcher) = block.watcher else { return };
+    let mut rows = [0; WARP_THREADS as usize];
+    for (row, lane) in rows.iter_mut().zip(lanes) {
+        *row = block.shared.address(lane.pointers[1]).unwrap_or(0);
+    }
+    watcher.observer().matrices(watcher.who(warp * WARP_THREADS), &rows[..lanes.len()]);
+}
+
+/// Warp `warp` executes matrix multiplications.
+pub(super) fn multiplied(block: &Block, warp: u32, kind: Multiply, instructions: u32) {
+    if let Some(watcher) = block.watcher {
+        watcher.observer().multiplied(watcher.who(warp * WARP_THREADS), kind, instructions.into());
+    }
+}
+
+/// A barrier of `block` has opened.
+pub(super) fn met(block: &Block, meeting: Meeting) {
+    if let Some(watcher) = block.watcher {
+        watcher.observer().met(watcher.run, meeting);
     }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::result_large_err, reason = "as in the crate")]
 
 mod asynchronous;
+mod counters;
 mod dependency;
 mod detectors;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]

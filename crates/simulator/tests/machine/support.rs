@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_void};
 use std::sync::Arc;
 
+use gridpoint_simulator::counters::Recorder;
 use gridpoint_simulator::fault::{Fault, Reason};
 use gridpoint_simulator::machine::instructions::{gridpoint_global, gridpoint_shared, gridpoint_thread};
 use gridpoint_simulator::machine::{self, Guard, LaunchDescription, Residency, Schedule, ThreadIdentity};
@@ -90,6 +91,8 @@ pub(crate) struct Case {
     pub(crate) detectors: Detectors,
     /// What is done about blocks that hang or crash.
     pub(crate) guard: Guard,
+    /// Where counts go.
+    pub(crate) counters: Option<Recorder>,
 }
 
 impl Case {
@@ -108,6 +111,7 @@ impl Case {
             residency: Residency::default(),
             detectors: Detectors::NONE,
             guard: Guard::default(),
+            counters: None,
         }
     }
 
@@ -221,6 +225,7 @@ fn run_chain_in(cases: &[Case], schedule: Schedule, input: &mut Words, output: &
             residency: case.residency,
             detectors,
             guard: case.guard,
+            counters: cases[0].counters.clone(),
         })
         .collect();
     machine::run_chain(&launches)?;

@@ -1,0 +1,435 @@
+//! What the launches of a step need by their shapes: bytes of global memory and matrix multiplications. The formulas stand in
+//! docs/kernels.md.
+
+use gridpoint_plan::GridPoint;
+use gridpoint_runtime::Launches;
+use gridpoint_runtime::parameters::{
+    GRIDPOINT_ATTENTION_SPLIT_ROWS, GRIDPOINT_ATTENTION_THREADS, GRIDPOINT_ATTENTION_TILE_ROWS, GRIDPOINT_CHUNK_TOKENS,
+    GRIDPOINT_PAGE_TOKENS, GRIDPOINT_SAMPLE_THREADS, GRIDPOINT_SCHEDULE_THREADS,
+};
+
+use super::geometry::GemmTile;
+use super::model::Model;
+
+const BF16: u64 = 2;
+const WORD: u64 = 4;
+/// Bytes of a result, of an item of the attention work list, and of the list's head.
+const RESULT: u64 = 8;
+const WORK_ITEM: u64 = 32;
+const LIST_HEAD: u64 = 16;
+/// Elements of a vector access, and threads of a warp and of an attention block.
+const VECTOR: u64 = 8;
+const WARP: u64 = 32;
+const ATTENTION_THREADS: u64 = GRIDPOINT_ATTENTION_THREADS as u64;
+/// Tokens of a page, query rows of an attention tile, and of a request whose keys are split into chunks.
+const PAGE: u64 = GRIDPOINT_PAGE_TOKENS as u64;
+const TILE_ROWS: u64 = GRIDPOINT_ATTENTION_TILE_ROWS as u64;
+const SPLIT_ROWS: u64 = GRIDPOINT_ATTENTION_SPLIT_ROWS as u64;
+/// Rows, columns and depth of a matrix multiplication.
+const ROWS: u64 = 16;
+const COLUMNS: u64 = 8;
+const DEPTH: u64 = 16;
+/// Depth of a stage of the matrix product.
+const STAGE_DEPTH: u64 = 64;
+/// Widest row that a block of the normalisation keeps in registers, and the widest of one warp.
+const NORM_HELD_WIDTH: u64 = 8192;
+const NORM_WARP_WIDTH: u64 = 1024;
+const NORM_BLOCK: u64 = 256;
+
+/// One request's part of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLengths {
+    /// Tokens that the step computes.
+    pub queries: u32,
+    /// Tokens in the cache after the step.
+    pub keys: u32,
+}
+
+/// The real counts of a step in which every request has one logit row, sampled greedily.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepLengths {
+    /// The requests.
+    pub requests: Vec<RequestLengths>,
+    /// Different token ids.
+    pub distinct_tokens: u32,
+}
+
+/// A need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// The least that the operation needs: each byte once, each multiplication that holds an element of the result.
+    pub least: u64,
+    /// What the kernel needs as it is laid out: its tiles, and what each thread reads of the step block.
+    pub tiled: u64,
+}
+
+impl Need {
+    fn exactly(count: u64) -> Self {
+        Self { least: count, tiled: count }
+    }
+}
+
+/// What a launch needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaunchNeed {
+    /// What the launch is for, in a few words.
+    pub operation: &'static str,
+    /// Bytes read: different ones, and accesses.
+    pub read: Need,
+    /// Bytes written.
+    pub written: Need,
+    /// Matrix multiplications m16n8k16.
+    pub multiplies: Need,
+}
+
+/// Sizes of the model and of the step.
+struct Sizes<'a> {
+    lengths: &'a StepLengths,
+    tokens: u64,
+    requests: u64,
+    hidden: u64,
+    query_heads: u64,
+    kv_heads: u64,
+    head_dim: u64,
+    multiprocessors: u32,
+}
+
+/// A matrix product.
+struct Product {
+    operation: &'static str,
+    rows: u64,
+    capacity: u32,
+    n: u64,
+    k: u64,
+    bias: bool,
+    residual: bool,
+    output_bytes: u64,
+}
+
+impl Model {
+    /// What each of `launches`, which [`Model::record`] made for `point`, needs in a step of these lengths.
+    #[must_use]
+    pub fn needs(&self, point: GridPoint, launches: &Launches, lengths: &StepLengths) -> Vec<LaunchNeed> {
+        let config = &self.config;
+        let [hidden, intermediate, vocabulary, query, qkv] =
+            [config.hidden_size, config.intermediate_size, config.vocab_size, config.query_size(), config.qkv_size()]
+                .map(|size| size as u64);
+        let sizes = Sizes {
+            lengths,
+            tokens: lengths.requests.iter().map(|request| u64::from(request.queries)).sum(),
+            requests: lengths.requests.len() as u64,
+            hidden,
+            query_heads: config.num_attention_heads as u64,
+            kv_heads: config.num_key_value_heads as u64,
+            head_dim: config.head_dim as u64,
+            multiprocessors: self.kernels.multiprocessors,
+        };
+        let tokens = sizes.tokens;
+        let head_rows = u32::try_from(point.requests()).unwrap_or(u32::MAX);
+        let weights = self.tensors();
+        let mut threads = launches.as_slice().iter().map(|one| u64::from(one.blocks()) * u64::from(one.threads()));
+        let mut next = || threads.next().unwrap_or(0);
+        let mut needs = vec![sizes.schedule(), sizes.embedding(next_but_one(&mut next))];
+        for layer in &weights.layers {
+            let product = |operation, n, k| Product {
+                operation,
+                rows: tokens,
+                capacity: point.tokens,
+                n,
+                k,
+                bias: false,
+                residual: false,
+                output_bytes: n * BF16,
+            };
+            needs.push(sizes.norm("norm", tokens, false, next()));
+            let qkv = Product { bias: layer.qkv_bias.is_some(), ..product("qkv product", qkv, hidden) };
+            needs.push(sizes.product(&qkv, next()));
+            needs.push(sizes.rope_append(next()));
+            needs.push(sizes.attention(next()));
+            let out =
+                Product { bias: layer.o_bias.is_some(), residual: true, ..product("output product", hidden, query) };
+            needs.push(sizes.product(&out, next()));
+            needs.push(sizes.norm("norm", tokens, false, next()));
+            let gate_up = product("gate-up product", 2 * intermediate, hidden);
+            needs.push(sizes.product(&Product { output_bytes: intermediate * BF16, ..gate_up }, next()));
+            let down = Product { residual: true, ..product("down product", hidden, intermediate) };
+            needs.push(sizes.product(&down, next()));
+        }
+        needs.push(sizes.norm("gathered norm", sizes.requests, true, next()));
+        let head = Product {
+            operation: "head",
+            rows: sizes.requests,
+            capacity: head_rows,
+            n: vocabulary,
+            k: hidden,
+            bias: false,
+            residual: false,
+            output_bytes: vocabulary * 4,
+        };
+        needs.push(sizes.product(&head, next()));
+        needs.push(sizes.sample(vocabulary, next()));
+        needs
+    }
+}
+
+/// Leaves out the schedule's threads.
+fn next_but_one(next: &mut impl FnMut() -> u64) -> u64 {
+    next();
+    next()
+}
+
+/// A request's items in the attention work list.
+struct Items {
+    rows: u64,
+    keys: u64,
+    /// Chunks of a request whose rows fit one warp; then tiles are none.
+    chunks: u64,
+    /// Tiles of query rows.
+    tiles: u64,
+}
+
+impl Items {
+    fn count(&self) -> u64 {
+        self.chunks + self.tiles
+    }
+
+    /// Pages of its keys.
+    fn pages(&self) -> u64 {
+        self.keys.div_ceil(PAGE)
+    }
+
+    /// Parts that meet through partial results.
+    fn parts(&self) -> u64 {
+        if self.chunks > 1 { self.chunks } else { 0 }
+    }
+}
+
+impl Sizes<'_> {
+    fn group(&self) -> u64 {
+        self.query_heads / self.kv_heads
+    }
+
+    fn items(&self) -> impl Iterator<Item = Items> {
+        self.lengths.requests.iter().map(|request| {
+            let (rows, keys) = (u64::from(request.queries) * self.group(), u64::from(request.keys));
+            let split = rows <= SPLIT_ROWS;
+            let chunks = if split { keys.div_ceil(GRIDPOINT_CHUNK_TOKENS.into()) } else { 0 };
+            let tiles = if split { 0 } else { rows.div_ceil(TILE_ROWS) };
+            Items { rows, keys, chunks, tiles }
+        })
+    }
+
+    fn schedule(&self) -> LaunchNeed {
+        let items: u64 = self.items().map(|items| items.count()).sum();
+        let counters = self.items().filter(|items| items.parts() > 0).count() as u64 * self.kv_heads;
+        // Two counts and two offsets of the block; starts and lengths.
+        let least = 4 * WORD + (2 * self.requests + 1) * WORD;
+        // A request is read to find the longest item and to be scanned, an item's request to be counted and to be placed: three words of
+        // the request and two offsets each.
+        let control = u64::from(GRIDPOINT_SCHEDULE_THREADS) * 2 * WORD;
+        let tiled = control + (2 * self.requests + 2 * items) * 5 * WORD;
+        LaunchNeed {
+            operation: "schedule",
+            read: Need { least, tiled },
+            written: Need::exactly(LIST_HEAD + items * WORK_ITEM + counters * WORD),
+            multiplies: Need::default(),
+        }
+    }
+
+    fn embedding(&self, threads: u64) -> LaunchNeed {
+        let row = self.hidden * BF16;
+        LaunchNeed {
+            operation: "embedding",
+            read: Need {
+                least: 2 * WORD + self.tokens * WORD + u64::from(self.lengths.distinct_tokens) * row,
+                // A token id for each vector.
+                tiled: threads * 2 * WORD + self.tokens * (row + self.hidden / VECTOR * WORD),
+            },
+            written: Need::exactly(self.tokens * row),
+            multiplies: Need::default(),
+        }
+    }
+
+    fn norm(&self, operation: &'static str, rows: u64, gathers: bool, threads: u64) -> LaunchNeed {
+        let row = self.hidden * BF16;
+        let row_threads = if self.hidden <= NORM_WARP_WIDTH { WARP } else { NORM_BLOCK };
+        let again = self.hidden.saturating_sub(NORM_HELD_WIDTH) * BF16;
+        let gathered = if gathers { WORD } else { 0 };
+        LaunchNeed {
+            operation,
+            read: Need {
+                least: (1 + u64::from(gathers)) * WORD + rows * gathered + rows * row + row,
+                // The weights for each row.
+                tiled: threads * 2 * WORD + rows * (2 * row + again + row_threads * gathered),
+            },
+            written: Need::exactly(rows * row),
+            multiplies: Need::default(),
+        }
+    }
+
+    fn product(&self, product: &Product, threads: u64) -> LaunchNeed {
+        let Product { operation, rows, capacity, n, k, bias, residual, output_bytes } = *product;
+        let tile = GemmTile::choose(capacity, u32::try_from(n).unwrap_or(u32::MAX), self.multiprocessors);
+        let (tile_rows, tile_columns) = tile.shape();
+        let (warp_rows, warp_columns) = tile.warp_shape();
+        let [tile_rows, tile_columns, warp_rows, warp_columns] =
+            [tile_rows, tile_columns, warp_rows, warp_columns].map(u64::from);
+        let (activations, weights) = (rows * k * BF16, n * k * BF16);
+        let bias = u64::from(bias) * n * BF16;
+        let residual = u64::from(residual) * rows * n * BF16;
+        let warp_strips = rows.div_ceil(warp_rows);
+        LaunchNeed {
+            operation,
+            read: Need {
+                least: WORD + activations + weights + bias + residual,
+                // Activations for each column of tiles, weights for each row of tiles, a bias for each of the eight lanes that hold a
+                // column in a warp.
+                tiled: threads * WORD
+                    + activations * n.div_ceil(tile_columns)
+                    + weights * rows.div_ceil(tile_rows)
+                    + bias * warp_strips * 8
+                    + residual,
+            },
+            written: Need::exactly(rows * output_bytes),
+            multiplies: Need {
+                least: rows.div_ceil(ROWS) * n.div_ceil(COLUMNS) * k.div_ceil(DEPTH),
+                // Whole parts of warps, whole stages.
+                tiled: warp_strips
+                    * (warp_rows / ROWS)
+                    * (n.div_ceil(warp_columns) * (warp_columns / COLUMNS))
+                    * (k.div_ceil(STAGE_DEPTH) * (STAGE_DEPTH / DEPTH)),
+            },
+        }
+    }
+
+    fn rope_append(&self, threads: u64) -> LaunchNeed {
+        let head = self.head_dim * BF16;
+        let heads = self.query_heads + 2 * self.kv_heads;
+        let rotated = self.query_heads + self.kv_heads;
+        // A cosine and a sine for each pair of a head.
+        let rotary = self.head_dim * 4;
+        let units = self.head_dim / (2 * VECTOR);
+        LaunchNeed {
+            operation: "rope + append",
+            read: Need {
+                least: 3 * WORD + self.tokens * (2 * WORD + heads * head) + self.positions() * rotary,
+                // The table's row for each rotated head; slot and position for each eight pairs.
+                tiled: threads * 3 * WORD
+                    + self.tokens * (heads * (head + units * WORD) + rotated * (rotary + units * WORD)),
+            },
+            written: Need::exactly(self.tokens * heads * head),
+            multiplies: Need::default(),
+        }
+    }
+
+    /// Different positions of the step's tokens.
+    fn positions(&self) -> u64 {
+        let mut spans: Vec<(u32, u32)> =
+            self.lengths.requests.iter().map(|one| (one.keys - one.queries.min(one.keys), one.keys)).collect();
+        spans.sort_unstable();
+        let (mut count, mut end) = (0, 0);
+        for (first, behind) in spans {
+            count += u64::from(behind.saturating_sub(first.max(end)));
+            end = end.max(behind);
+        }
+        count
+    }
+
+    fn attention(&self, threads: u64) -> LaunchNeed {
+        let (mut read, mut written, mut multiplies) = (Need::default(), Need::default(), Need::default());
+        for items in self.items() {
+            let [more_read, more_written] = if items.chunks > 0 { self.chunks(&items) } else { self.tiles(&items) };
+            let more_multiplies = self.attention_multiplies(&items);
+            for (sum, more) in
+                [(&mut read, more_read), (&mut written, more_written), (&mut multiplies, more_multiplies)]
+            {
+                sum.least += more.least * self.kv_heads;
+                sum.tiled += more.tiled * self.kv_heads;
+            }
+            // Five words of an item, three more where parts meet, and the pages' numbers.
+            read.least += (items.count() * 5 + items.parts() * 3 + items.pages()) * WORD;
+        }
+        // Four words of the block and two of the list's head; starts and lengths.
+        read.least += (6 + 2 * self.requests + 1) * WORD;
+        read.tiled += threads * 2 * WORD;
+        LaunchNeed { operation: "attention", read, written, multiplies }
+    }
+
+    /// Bytes read and written of one key-value head of a request that is tiles of query rows.
+    fn tiles(&self, items: &Items) -> [Need; 2] {
+        let (head, token) = (self.head_dim * BF16, 2 * self.head_dim * BF16);
+        let mut tiled = items.rows * head;
+        for tile in 0..items.tiles {
+            let limit = self.limit(items, (tile + 1) * TILE_ROWS);
+            let pages = limit.div_ceil(PAGE);
+            // Every thread reads the pages' numbers and twelve words of the item, of its request and of the block, of which a warp that stores
+            // reads six again.
+            tiled += limit * token + ATTENTION_THREADS * (pages + 12) * WORD;
+            let rows = (items.rows - tile * TILE_ROWS).min(TILE_ROWS);
+            tiled += rows.div_ceil(ROWS) * WARP * 6 * WORD;
+        }
+        let read = Need { least: items.rows * head + items.keys * token, tiled };
+        [read, Need::exactly(items.rows * head)]
+    }
+
+    /// As [`Sizes::tiles`], of a request that is chunks of keys.
+    fn chunks(&self, items: &Items) -> [Need; 2] {
+        let (head, token) = (self.head_dim * BF16, 2 * self.head_dim * BF16);
+        let (chunks, parts) = (items.chunks, items.parts());
+        let states = SPLIT_ROWS * 2 * 4;
+        let partial = SPLIT_ROWS * self.head_dim * 4 + states;
+        let counter = if parts > 0 { WORD } else { 0 };
+        // The words of an item, as for a tile; with parts also its counter, for the warp that stores a partial three words, and for the block
+        // that merges seven and two a part.
+        let control = if parts > 0 {
+            parts * (ATTENTION_THREADS * 13 + WARP * 3) + ATTENTION_THREADS * (7 + 2 * parts)
+        } else {
+            ATTENTION_THREADS * 12 + WARP * 6
+        };
+        let read = Need {
+            least: items.rows * head + items.keys * token + parts * partial + counter,
+            // Queries for each chunk; partials once and their states by each warp; the counter goes up once a part.
+            tiled: chunks * items.rows * head
+                + items.keys * token
+                + parts * (partial + 3 * states + WORD)
+                + (items.pages() * ATTENTION_THREADS + control) * WORD,
+        };
+        let output = items.rows * head + parts * partial + counter;
+        [read, Need { least: output, tiled: output + parts * WORD }]
+    }
+
+    /// Multiplications of one key-value head of a request: scores and weighted values of each sixteen query rows.
+    fn attention_multiplies(&self, items: &Items) -> Need {
+        let [across, down] = [self.head_dim / DEPTH, self.head_dim / COLUMNS];
+        let mut need = Need::default();
+        for strip in 0..items.rows.div_ceil(ROWS) {
+            let limit = self.limit(items, (strip + 1) * ROWS);
+            need.least += limit.div_ceil(COLUMNS) * across + limit.div_ceil(DEPTH) * down;
+            // Whole pages.
+            need.tiled += limit.div_ceil(PAGE) * (PAGE / COLUMNS * across + PAGE / DEPTH * down);
+        }
+        need
+    }
+
+    /// Keys that the rows of a request below `end` see.
+    fn limit(&self, items: &Items, end: u64) -> u64 {
+        let last_token = (end.min(items.rows) - 1) / self.group();
+        items.keys - (items.rows / self.group() - 1 - last_token)
+    }
+
+    fn sample(&self, vocabulary: u64, threads: u64) -> LaunchNeed {
+        let row = vocabulary * 4;
+        let row_threads = u64::from(GRIDPOINT_SAMPLE_THREADS);
+        LaunchNeed {
+            operation: "sample",
+            read: Need {
+                // Two counts and an address of the block; target and temperature of a row.
+                least: 4 * WORD + self.requests * (2 * WORD + row),
+                // The logits for the largest and again for the sum; every thread reads the row's words and the token's logit.
+                tiled: threads * 4 * WORD + self.requests * (2 * row + row_threads * 3 * WORD),
+            },
+            written: Need::exactly(self.requests * RESULT),
+            multiplies: Need::default(),
+        }
+    }
+}
