@@ -59,7 +59,11 @@ pub(crate) const PLANTS: [Plant; 9] = [
         module: "norm",
         patches: &[("parameters.width / kVectorElements;", "parameters.width / (kVectorElements * first);")],
     },
-    Plant { name: "norm_stays_in_its_row", module: "norm", patches: &[("r += stride, ++turn", "r += 0, ++turn")] },
+    Plant {
+        name: "norm_stays_in_its_row",
+        module: "norm",
+        patches: &[("r += stride, ++turn", "r += stride * 0, ++turn")],
+    },
     Plant {
         name: "norm_sums_without_warp_barrier",
         module: "norm",

@@ -13,7 +13,6 @@
 //! what each launch and each graph read, wrote, multiplied and waited for.
 //!
 //! Kernels of anybody, written in ordinary CUDA C++, are compiled by `gridpoint-simulator-build`: README.md says how.
-#![expect(clippy::result_large_err, reason = "a launch has one fault, whose size costs nothing beside the launch")]
 
 pub mod counters;
 pub mod detectors;

@@ -39,7 +39,7 @@ impl Parameters {
         self
     }
 
-    fn launch(&self, shape: Shape, (schedule, detectors): (Schedule, Detectors)) -> Result<(), Fault> {
+    fn launch(&self, shape: Shape, (schedule, detectors): (Schedule, Detectors)) -> Result<(), Box<Fault>> {
         let Shape(name, blocks, block, cluster, shared_bytes) = shape;
         let kernel = LANGUAGE.kernel(name).unwrap_or_else(|| panic!("there is no `{name}`"));
         // SAFETY: words are bytes, which live as long as they are borrowed.
@@ -153,7 +153,7 @@ fn numbers_are_cudas() {
     }
 }
 
-fn reverse(blocks: u32, cluster: u32, beyond: u64, way: (Schedule, Detectors)) -> Result<Vec<i32>, Fault> {
+fn reverse(blocks: u32, cluster: u32, beyond: u64, way: (Schedule, Detectors)) -> Result<Vec<i32>, Box<Fault>> {
     let mut input: Vec<i32> = (0..blocks as i32 * 64).collect();
     let mut output = vec![0; input.len()];
     let parameters = Parameters::new().memory(&mut input).memory(&mut output).word(beyond);

@@ -51,13 +51,13 @@ impl Device {
     }
 
     /// Waits for what was launched: the report, if a detector ended it.
-    fn report(&self) -> Option<Fault> {
+    fn report(&self) -> Option<Box<Fault>> {
         let failed = self.stream.synchronize().is_err();
         reset();
-        if failed { last_fault() } else { None }
+        if failed { last_fault().map(Box::new) } else { None }
     }
 
-    fn sum(&self, module: &str, values: &[f32], blocks: u32) -> Answer<Result<(f32, u64), Fault>> {
+    fn sum(&self, module: &str, values: &[f32], blocks: u32) -> Answer<Result<(f32, u64), Box<Fault>>> {
         let (module, stream) = (Module::from_fatbin(image(module), &[])?, &self.stream);
         let sum = module.get_function("sum")?;
         let input = DeviceBuffer::from_slice(values)?;
@@ -80,7 +80,7 @@ impl Device {
         Ok(Ok((sums[0], counts[0])))
     }
 
-    fn transpose(&self, module: &str, input: &[f32], width: u32, height: u32) -> Answer<Result<Vec<f32>, Fault>> {
+    fn transpose(&self, module: &str, input: &[f32], width: u32, height: u32) -> Answer<Result<Vec<f32>, Box<Fault>>> {
         let (module, stream) = (Module::from_fatbin(image(module), &[])?, &self.stream);
         let transpose = module.get_function("transpose")?;
         let from = DeviceBuffer::from_slice(input)?;
@@ -249,7 +249,7 @@ struct Sum {
 }
 
 /// Without a driver: one launch on the machine, in memory of this process.
-fn run_sum(module: &HostModule, schedule: Schedule, detectors: Detectors) -> Answer<Result<(), Fault>> {
+fn run_sum(module: &HostModule, schedule: Schedule, detectors: Detectors) -> Answer<Result<(), Box<Fault>>> {
     let (values, mut total, mut positive) = (values(100), [0.0_f32], [0_u64]);
     let parameters =
         Sum { values: values.as_ptr(), count: 100, total: total.as_mut_ptr(), positive: positive.as_mut_ptr() };

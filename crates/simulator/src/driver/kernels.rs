@@ -35,7 +35,7 @@ impl State {
                 counters: self.recorder.clone(),
             })
             .collect();
-        run_blocks(&launches).map_err(|fault| self.fail(fault))?;
+        run_blocks(&launches).map_err(|fault| self.fail(*fault))?;
         if self.options.check_red_zones
             && let Some(damaged) = self.memory.damaged()
         {
@@ -109,7 +109,7 @@ static BLOCKS: LazyLock<Option<rayon::ThreadPool>> = LazyLock::new(|| {
 
 /// Runs launches without lending this thread, which holds the device lock, to other work: a rayon worker that waits for rayon would
 /// take up a job of the program, which could call the driver.
-fn run_blocks(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
+fn run_blocks(launches: &[LaunchDescription<'_>]) -> Result<(), Box<Fault>> {
     let alone = launches.iter().all(|launch| launch.grid == [1; 3]);
     let Some(pool) = BLOCKS.as_ref().filter(|_| !alone) else { return run_chain(launches) };
     if rayon::current_thread_index().is_none() {

@@ -135,14 +135,14 @@ pub struct LaunchDescription<'a> {
 }
 
 /// Runs all blocks of a launch. Of the blocks that fault, the first is reported; blocks after it may have run or not.
-pub fn run(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
+pub fn run(launch: &LaunchDescription<'_>) -> Result<(), Box<Fault>> {
     run_chain(std::slice::from_ref(launch))
 }
 
 /// Runs launches each of which but the first is programmatically dependent on the one before it: it may begin once every block of that
 /// one has executed `griddepcontrol.launch_dependents` or has exited, and waits for its end with `griddepcontrol.wait`. They overlap
 /// under a seed or where somebody watches, and run one after another otherwise. The schedule and whoever watches are the first launch's.
-pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
+pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Box<Fault>> {
     instructions::keep();
     hopper::keep();
     told::keep();
@@ -162,7 +162,7 @@ pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Fault> {
 }
 
 /// Runs a launch whose module may have static shared memory, of which there is one: a block at a time.
-fn run_one_at_a_time(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
+fn run_one_at_a_time(launch: &LaunchDescription<'_>) -> Result<(), Box<Fault>> {
     let _one_at_a_time = static_shared::lock(launch.kernel);
     let alone = LaunchDescription { residency: Residency { multiprocessors: 1, blocks: 1 }, ..launch.clone() };
     session::run(&[Progress::new(&alone)], observer_of(launch), (1, 0))
@@ -178,11 +178,11 @@ fn observer_of(first: &LaunchDescription<'_>) -> Option<Box<dyn Observer>> {
 }
 
 /// Runs a launch alone on all of rayon's threads.
-fn run_unwatched(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
+fn run_unwatched(launch: &LaunchDescription<'_>) -> Result<(), Box<Fault>> {
     let chain = [Progress::new(launch)];
     let [progress] = &chain;
     let count = progress.count();
-    let faults: Option<(u64, Fault)> = if launch.residency.blocks > 1 && launch.schedule != Schedule::RoundRobin {
+    let faults: Option<(u64, Box<Fault>)> = if launch.residency.blocks > 1 && launch.schedule != Schedule::RoundRobin {
         let Residency { multiprocessors, blocks } = launch.residency;
         let sessions = u64::from(multiprocessors).clamp(1, count.div_ceil(blocks.into()));
         let run_one = |offset| session::run(&[Progress::new(launch)], None, (sessions, offset)).err();
@@ -209,7 +209,7 @@ fn run_unwatched(launch: &LaunchDescription<'_>) -> Result<(), Fault> {
 }
 
 /// Runs a cluster that is alone on its OS thread.
-fn run_cluster(launch: &LaunchDescription<'_>, blocks: &[(u64, [u32; 3])]) -> Result<(), Fault> {
+fn run_cluster(launch: &LaunchDescription<'_>, blocks: &[(u64, [u32; 3])]) -> Result<(), Box<Fault>> {
     let new: Vec<NewBlock> = blocks
         .iter()
         .map(|&(number, index)| NewBlock { index, random: block_random(launch.schedule, number), watcher: None })
@@ -231,13 +231,13 @@ fn block_random(schedule: Schedule, number: u64) -> Option<Random> {
 }
 
 /// A fault in a block.
-fn fault_at(launch: &LaunchDescription<'_>, block: [u32; 3], fault: BlockFault) -> Fault {
+fn fault_at(launch: &LaunchDescription<'_>, block: [u32; 3], fault: BlockFault) -> Box<Fault> {
     let seed = match launch.schedule {
         Schedule::RoundRobin => None,
         Schedule::Seeded(seed) => Some(seed),
     };
     let BlockFault { thread, reason, source } = fault;
-    Fault { kernel: launch.kernel.name().to_owned(), block, thread, seed, reason, source }
+    Box::new(Fault { kernel: launch.kernel.name().to_owned(), block, thread, seed, reason, source })
 }
 
 /// A grid as clusters. Without clusters each block is one.

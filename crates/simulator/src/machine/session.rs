@@ -100,7 +100,7 @@ pub(super) fn run(
     chain: &[Progress<'_>],
     observer: Option<Box<dyn Observer>>,
     (stride, offset): (u64, u64),
-) -> Result<(), Fault> {
+) -> Result<(), Box<Fault>> {
     let random = match chain[0].launch.schedule {
         Schedule::RoundRobin => None,
         Schedule::Seeded(seed) => Some(Random::new(seed, !offset)),
@@ -197,7 +197,7 @@ impl Session<'_> {
         }
     }
 
-    fn act(&mut self, action: Action) -> Result<(), Fault> {
+    fn act(&mut self, action: Action) -> Result<(), Box<Fault>> {
         self.turn += 1;
         let index = match action {
             Action::Start(launch) => self.start(launch)?,
@@ -233,7 +233,7 @@ impl Session<'_> {
     }
 
     /// Makes the next cluster of a launch resident.
-    fn start(&mut self, launch: usize) -> Result<usize, Fault> {
+    fn start(&mut self, launch: usize) -> Result<usize, Box<Fault>> {
         let description = self.chain[launch].launch;
         let blocks = self.next_blocks(launch);
         self.counts[launch].started += 1;
@@ -296,7 +296,7 @@ impl Session<'_> {
         }
     }
 
-    fn fault(&self, launch: usize, block: [u32; 3], mut fault: BlockFault) -> Fault {
+    fn fault(&self, launch: usize, block: [u32; 3], mut fault: BlockFault) -> Box<Fault> {
         if let Reason::Spinning { waiting } | Reason::Hung { waiting, .. } = &mut fault.reason {
             waiting.push_str(&self.absent(launch));
         }

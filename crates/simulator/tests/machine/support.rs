@@ -142,7 +142,7 @@ impl Case {
 
     /// As [`Case::run`], in memory that holds what it should.
     fn run_in(&self, schedule: Schedule, input: &mut Words, output: &mut Words) -> Result<Vec<u32>, Fault> {
-        run_chain_in(&[self.clone()], schedule, input, output)
+        run_chain_in(std::slice::from_ref(self), schedule, input, output)
     }
 
     /// Runs it under every schedule: the output, the same under all.
@@ -228,7 +228,7 @@ fn run_chain_in(cases: &[Case], schedule: Schedule, input: &mut Words, output: &
             counters: cases[0].counters.clone(),
         })
         .collect();
-    machine::run_chain(&launches)?;
+    machine::run_chain(&launches).map_err(|fault| *fault)?;
     Ok(output.words().to_vec())
 }
 
