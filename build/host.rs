@@ -27,19 +27,24 @@ pub(crate) fn build(sources: &Sources, out: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot compile the kernels for the host: {error}"))
 }
 
-/// Compiles the kernels of tests into an archive of their own, which no program takes anything from.
+/// What the C name of a checked module's table becomes.
+const CHECKED: &str = "gridpoint_checked_module_##module";
+
+/// Compiles the kernels of tests, plain and checked, into archives of their own, which no program takes anything from.
 pub(crate) fn build_tests(sources: &Sources) -> Result<(), String> {
     let mut compiler = compiler(sources);
     compiler.files(sources.modules.iter().map(|module| &module.path));
     compiler
         .try_compile("gridpoint_test_kernels")
-        .map_err(|error| format!("cannot compile the tests' kernels for the host: {error}"))
+        .map_err(|error| format!("cannot compile the tests' kernels for the host: {error}"))?;
+    let files = sources.modules.iter().map(|module| &module.path);
+    build_told(sources, files, CHECKED, "gridpoint_checked_test_kernels")
 }
 
 /// Compiles every kernel once more, for the simulated device's detectors.
 pub(crate) fn build_checked(sources: &Sources) -> Result<(), String> {
     let files = sources.modules.iter().map(|module| &module.path);
-    build_told(sources, files, "gridpoint_checked_module_##module", "gridpoint_checked_kernels")
+    build_told(sources, files, CHECKED, "gridpoint_checked_kernels")
 }
 
 /// Compiles kernels into an archive `library` so that the simulated device is told of each of their plain loads and stores; `symbol` is

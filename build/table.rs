@@ -29,7 +29,12 @@ pub(crate) fn write((sources, images): Built<'_>, (tests, test_images): Built<'_
         let _ = writeln!(text, "    planted {:?} {:?} gridpoint_planted_{};", plant.name, plant.module, plant.name);
     }
     for (index, module) in tests.modules.iter().enumerate() {
-        let _ = writeln!(text, "    tested {0:?} gridpoint_module_{0} {1};", module.name, image(test_images, index));
+        let _ = writeln!(
+            text,
+            "    tested {0:?} gridpoint_module_{0} gridpoint_checked_module_{0} {1};",
+            module.name,
+            image(test_images, index)
+        );
     }
     text += "}\n";
     let path = out.join("kernel_list.rs");

@@ -73,6 +73,13 @@ pub fn test_modules() -> Vec<KernelModule> {
     table::tested()
 }
 
+/// [`test_modules`] as [`checked_modules`].
+#[doc(hidden)]
+#[inline]
+pub fn checked_test_modules() -> Vec<&'static HostModule> {
+    table::tested_checked()
+}
+
 /// [`images`] with those of [`test_modules`].
 #[doc(hidden)]
 #[inline]
@@ -119,7 +126,7 @@ macro_rules! kernel_list {
         architectures: $architectures:expr;
         $($name:literal $symbol:ident $checked:ident $image:expr;)*
         $(planted $plant:literal $module:literal $planted:ident;)*
-        $(tested $tested:literal $tested_symbol:ident $tested_image:expr;)*
+        $(tested $tested:literal $tested_symbol:ident $tested_checked:ident $tested_image:expr;)*
     ) => {
         /// Version of the nvcc that compiled the images, as `13.0.88`.
         pub const NVCC: Option<&str> = $nvcc;
@@ -138,6 +145,7 @@ macro_rules! kernel_list {
                 $(safe static $checked: HostModule;)*
                 $(safe static $planted: HostModule;)*
                 $(safe static $tested_symbol: HostModule;)*
+                $(safe static $tested_checked: HostModule;)*
             }
 
             #[inline]
@@ -150,6 +158,11 @@ macro_rules! kernel_list {
                     },
                     host: &$tested_symbol,
                 }),*]
+            }
+
+            #[inline]
+            pub(super) fn tested_checked() -> Vec<&'static HostModule> {
+                vec![$(&$tested_checked),*]
             }
 
             #[inline]

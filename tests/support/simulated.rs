@@ -30,7 +30,10 @@ pub(crate) fn open_planted(plant: &str) -> Result<Arc<Device>, String> {
 }
 
 fn install(options: Options, modules: &[&'static HostModule]) -> Result<Arc<Device>, String> {
-    let tests = kernels::test_modules().into_iter().map(|module| module.host);
+    let tests = match options.detectors {
+        Detectors::NONE => kernels::test_modules().into_iter().map(|module| module.host).collect(),
+        _ => kernels::checked_test_modules(),
+    };
     let modules: Vec<&'static HostModule> = modules.iter().copied().chain(tests).collect();
     gridpoint_simulator::install(options, &modules).map_err(|error| error.to_string())?;
     Device::open(0, &kernels::simulated_images_with_tests()).map_err(|error| error.to_string())
