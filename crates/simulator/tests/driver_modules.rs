@@ -8,7 +8,7 @@ use gridpoint_simulator::image;
 
 #[macro_use]
 mod driver_support;
-use driver_support::{Device, Parameters, device, step};
+use driver_support::{Device, Parameters, config, device, step};
 
 const INVALID_VALUE: CUresult = CUresult::ERROR_INVALID_VALUE;
 const NOT_SUPPORTED: CUresult = CUresult::ERROR_NOT_SUPPORTED;
@@ -169,18 +169,7 @@ fn parameters_are_copied_when_the_launch_is_made() {
 }
 
 fn launch_with(device: &Device, attributes: &mut [CUlaunchAttribute]) -> CUresult {
-    let config = CUlaunchConfig {
-        grid_dim_x: 1,
-        grid_dim_y: 1,
-        grid_dim_z: 1,
-        block_dim_x: 1,
-        block_dim_y: 1,
-        block_dim_z: 1,
-        shared_mem_bytes: 0,
-        stream: CU_STREAM_LEGACY,
-        attrs: attributes.as_mut_ptr(),
-        num_attrs: attributes.len() as c_uint,
-    };
+    let config = config(1, CU_STREAM_LEGACY, attributes);
     answer!(cuLaunchKernelEx(&config, device.function(c"nothing"), std::ptr::null_mut(), std::ptr::null_mut()))
 }
 

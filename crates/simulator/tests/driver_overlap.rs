@@ -8,7 +8,7 @@ use gridpoint_simulator::{Detectors, Options, last_fault, reseed};
 
 #[macro_use]
 mod driver_support;
-use driver_support::{Device, Parameters, device_with, options};
+use driver_support::{Device, Parameters, config, device_with, options};
 
 fn device() -> Device {
     // Everything but reads of what nothing wrote: the buffers' numbers come from the host.
@@ -21,18 +21,7 @@ fn relay(device: &Device, stream: CUstream, data: u64, value: u32, (programmatic
     let mut addresses = [(&raw mut parameters).cast::<c_void>()];
     let mut attribute =
         CUlaunchAttribute::number(CUlaunchAttributeID::PROGRAMMATIC_STREAM_SERIALIZATION, programmatic.into());
-    let config = CUlaunchConfig {
-        grid_dim_x: 1,
-        grid_dim_y: 1,
-        grid_dim_z: 1,
-        block_dim_x: 1,
-        block_dim_y: 1,
-        block_dim_z: 1,
-        shared_mem_bytes: 0,
-        stream,
-        attrs: &mut attribute,
-        num_attrs: 1,
-    };
+    let config = config(1, stream, std::slice::from_mut(&mut attribute));
     ok!(cuLaunchKernelEx(&config, device.function(c"relay"), addresses.as_mut_ptr(), std::ptr::null_mut()));
 }
 

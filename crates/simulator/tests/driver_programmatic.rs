@@ -8,7 +8,7 @@ use CUlaunchAttributeID as Id;
 
 #[macro_use]
 mod driver_support;
-use driver_support::{Device, Parameters, device, step};
+use driver_support::{Device, Parameters, config, device, step};
 
 const WRONG: CUresult = CUresult::ERROR_INVALID_VALUE;
 const LOSSY: CUresult = CUresult::ERROR_LOSSY_QUERY;
@@ -30,18 +30,7 @@ fn serialisation(value: i32) -> CUlaunchAttribute {
 
 /// Launches a kernel that does nothing, as `blocks` blocks.
 fn nothing(device: &Device, stream: CUstream, blocks: u32, attributes: &mut [CUlaunchAttribute]) {
-    let config = CUlaunchConfig {
-        grid_dim_x: blocks,
-        grid_dim_y: 1,
-        grid_dim_z: 1,
-        block_dim_x: 1,
-        block_dim_y: 1,
-        block_dim_z: 1,
-        shared_mem_bytes: 0,
-        stream,
-        attrs: attributes.as_mut_ptr(),
-        num_attrs: attributes.len() as u32,
-    };
+    let config = config(blocks, stream, attributes);
     let none = std::ptr::null_mut();
     ok!(cuLaunchKernelEx(&config, device.function(c"nothing"), none, none));
 }
@@ -716,18 +705,7 @@ fn events_of_a_launch_are_not_supported() {
     let none: *mut *mut c_void = std::ptr::null_mut();
     for id in [Id::PROGRAMMATIC_EVENT, Id::LAUNCH_COMPLETION_EVENT] {
         let mut attribute = number(id, 0);
-        let config = CUlaunchConfig {
-            grid_dim_x: 1,
-            grid_dim_y: 1,
-            grid_dim_z: 1,
-            block_dim_x: 1,
-            block_dim_y: 1,
-            block_dim_z: 1,
-            shared_mem_bytes: 0,
-            stream: CU_STREAM_LEGACY,
-            attrs: &mut attribute,
-            num_attrs: 1,
-        };
+        let config = config(1, CU_STREAM_LEGACY, std::slice::from_mut(&mut attribute));
         let answer = answer!(cuLaunchKernelEx(&config, device.function(c"nothing"), none, none));
         assert_eq!(answer, CUresult::ERROR_NOT_SUPPORTED);
     }
@@ -742,18 +720,7 @@ fn launches_with_the_attribute_give_the_results_of_launches_without() {
         let mut parameters = Parameters { data, count: 1, value };
         let mut addresses = [(&raw mut parameters).cast::<c_void>()];
         let mut attribute = serialisation(1);
-        let config = CUlaunchConfig {
-            grid_dim_x: 1,
-            grid_dim_y: 1,
-            grid_dim_z: 1,
-            block_dim_x: 1,
-            block_dim_y: 1,
-            block_dim_z: 1,
-            shared_mem_bytes: 0,
-            stream,
-            attrs: &mut attribute,
-            num_attrs: 1,
-        };
+        let config = config(1, stream, std::slice::from_mut(&mut attribute));
         let none = std::ptr::null_mut();
         ok!(cuLaunchKernelEx(&config, device.function(c"mix"), addresses.as_mut_ptr(), none));
     }

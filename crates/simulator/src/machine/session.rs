@@ -5,11 +5,12 @@
 //! goes first, and the older ones only run on when nothing else can. A seed draws any order.
 
 use super::cluster::Pause;
+use super::grid::{Clusters, Order};
 use super::multiprocessor::{BlockFault, Multiprocessor, NewBlock, Surroundings, Turn};
 use super::observer::{Launch, Observer, RunId};
 use super::random::Random;
 use super::watch::Watcher;
-use super::{Clusters, LaunchDescription, Order, Schedule, window_bytes};
+use super::{LaunchDescription, Schedule, window_bytes};
 use crate::fault::{Fault, Reason};
 
 /// Launches of a chain that run at the same time.

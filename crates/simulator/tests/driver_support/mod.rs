@@ -124,6 +124,22 @@ macro_rules! answer {
     };
 }
 
+/// A launch of `blocks` blocks of one thread. The attributes must live as long as it is used.
+pub fn config(blocks: u32, stream: CUstream, attributes: &mut [CUlaunchAttribute]) -> CUlaunchConfig {
+    CUlaunchConfig {
+        grid_dim_x: blocks,
+        grid_dim_y: 1,
+        grid_dim_z: 1,
+        block_dim_x: 1,
+        block_dim_y: 1,
+        block_dim_z: 1,
+        shared_mem_bytes: 0,
+        stream,
+        attrs: attributes.as_mut_ptr(),
+        num_attrs: attributes.len() as u32,
+    }
+}
+
 /// The device, with an empty primary context current on this thread.
 pub struct Device {
     _turn: MutexGuard<'static, ()>,
