@@ -12,8 +12,20 @@ use std::process::{Command, ExitCode};
 use libtest_mimic::{Arguments, Trial};
 
 const DETECTORS: &str = "GRIDPOINT_SIM_DETECTORS";
-/// Cases that also run under detectors, which take five times as long: each kernel of a step, both head dimensions.
-const WATCHED: [&str; 3] = ["models/llama_gqa", "models/llama3_rope_scaling", "shapes/head_of_128"];
+/// Cases that also run under detectors, which take five times as long: each kernel of a step, both head dimensions, groups, bias and decodes
+/// of several chunks, a cancelled request, a graph that is replayed with other rows.
+const WATCHED: [&str; 10] = [
+    "models/llama_gqa",
+    "models/llama3_rope_scaling",
+    "replay/the_same_graph_twice_gives_the_same_bits",
+    "batching/cancelling_harms_no_other",
+    "shapes/three_heads_on_one",
+    "shapes/head_of_128",
+    "shapes/head_of_128_across_a_chunk",
+    "shapes/group_of_5",
+    "shapes/attention_bias",
+    "shapes/linear_rope",
+];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
