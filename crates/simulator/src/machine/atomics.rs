@@ -253,6 +253,8 @@ unsafe fn end<T>(value: T) -> T {
     // SAFETY: by this function's contract.
     unsafe {
         let me = Participant::running();
+        // It may have told of other threads' writes, which a proxy fence covers from now on.
+        (*me.block).asynchronous.proxy.meet((*me.thread).warp);
         if let Some(spins) = (*me.block).count_atomic() {
             me.give_turn(spins);
         } else {
