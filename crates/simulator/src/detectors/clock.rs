@@ -150,10 +150,10 @@ impl Knowledge {
 struct ThreadClock {
     known: Rc<Knowledge>,
     clock: u32,
-    /// What a relaxed atomic hands on: all up to the last fence; with whether that fence was the block's only.
-    fenced: Option<(Rc<Knowledge>, u32, bool)>,
-    /// What relaxed atomics have read, which the next fence makes known.
-    unfenced: Option<Published>,
+    /// What a relaxed atomic hands on: all up to the last fence, and to the last one of a wider scope than the block's.
+    fenced: [Option<(Rc<Knowledge>, u32)>; 2],
+    /// What relaxed atomics have read of the own block, which the next fence makes known, and of all, for which it needs a wider scope.
+    unfenced: [Option<Published>; 2],
 }
 
 /// Where something is released to: an address, with the scope's block and the block whose shared memory it is; or a token of a block.
@@ -207,8 +207,8 @@ impl ThreadClocks {
         run.threads.resize_with(threads as usize, || ThreadClock {
             known: known.clone(),
             clock: 1,
-            fenced: None,
-            unfenced: None,
+            fenced: [None, None],
+            unfenced: [None, None],
         });
     }
 
@@ -322,34 +322,51 @@ impl ThreadClocks {
     }
 
     /// An atomic read-modify-write: with `ordered` it is acquire and release; a relaxed one is where fences of its thread stand on the
-    /// proper side of it (PTX ISA 8.7, release and acquire patterns).
-    pub(super) fn atomic(&mut self, who: Who, target: Target, block_scope: bool, ordered: bool) {
+    /// proper side of it (PTX ISA 8.7, release and acquire patterns). `target` is its place for those whose scope is a block or a wider one:
+    /// an atomic of a wider scope meets both those of other blocks and those of its own block, whatever their scope.
+    pub(super) fn atomic(
+        &mut self,
+        who: Who,
+        target: impl Fn(Option<RunId>) -> Target,
+        block_scope: bool,
+        ordered: bool,
+    ) {
+        let targets = [target(Some(who.run)), target(None)];
+        let targets = &targets[..if block_scope { 1 } else { 2 }];
         if ordered {
-            self.acquire(who, target);
-            self.release(who, target);
+            targets.iter().for_each(|&target| self.acquire(who, target));
+            let ThreadClock { known, clock, .. } = self.thread(who);
+            let (known, clock) = (known.clone(), *clock);
+            targets.iter().for_each(|&target| self.publish(target, &known, who, clock));
+            self.step(who);
             return;
         }
-        if let Some(published) = self.published.get(&target) {
-            self.runs[who.run.0 as usize].threads[who.thread as usize]
-                .unfenced
-                .get_or_insert_default()
-                .add_all(published);
-        }
-        match self.thread(who).fenced.clone() {
-            Some((known, clock, block_fence)) if block_scope || !block_fence => {
-                self.publish(target, &known, who, clock);
+        let unfenced = &mut self.runs[who.run.0 as usize].threads[who.thread as usize].unfenced;
+        for (target, unfenced) in targets.iter().zip(unfenced) {
+            if let Some(published) = self.published.get(target) {
+                unfenced.get_or_insert_default().add_all(published);
             }
-            _ => {}
+        }
+        let [any, wide] = &self.thread(who).fenced;
+        if let Some((known, clock)) = if block_scope { any } else { wide }.clone() {
+            targets.iter().for_each(|&target| self.publish(target, &known, who, clock));
         }
     }
 
     /// `fence.acq_rel`.
     pub(super) fn fence(&mut self, who: Who, block_scope: bool) {
-        if let Some(unfenced) = self.thread_mut(who).unfenced.take() {
-            self.learn(who, &unfenced);
+        let covered = if block_scope { 1 } else { 2 };
+        for index in 0..covered {
+            if let Some(unfenced) = self.thread_mut(who).unfenced[index].take() {
+                self.learn(who, &unfenced);
+            }
         }
         let state = self.thread_mut(who);
-        state.fenced = Some((state.known.clone(), state.clock, block_scope));
+        let fenced = Some((state.known.clone(), state.clock));
+        if !block_scope {
+            state.fenced[1].clone_from(&fenced);
+        }
+        state.fenced[0] = fenced;
         self.step(who);
     }
 }

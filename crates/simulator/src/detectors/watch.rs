@@ -368,10 +368,10 @@ impl Observer for Watch {
         let me = self.clocks.now(who).with(Epoch::SPECIAL | flags);
         // What the atomic learns from earlier ones counts for what comes after it, not for itself.
         self.touch(who, me, place, How::Atomic, Access::Atomic)?;
-        let (address, scope) = (place.address, strength.block_scope.then_some(who.run));
-        let target = match place.space {
+        let Place { space, home, address, .. } = place;
+        let target = |scope| match space {
             Space::Global => Target::Global { address, scope },
-            Space::Shared => Target::Shared { address, home: place.home, scope },
+            Space::Shared => Target::Shared { address, home, scope },
         };
         self.clocks.atomic(who, target, strength.block_scope, strength.ordered);
         Ok(())

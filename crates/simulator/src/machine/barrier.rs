@@ -62,18 +62,21 @@ impl NamedBarrier {
     }
 }
 
-/// Warps that waited at a barrier go on after those that arrived without waiting.
-pub(crate) fn acquire(block: &mut Block, id: u32, warps: u32) {
+/// A barrier of `threads` threads opens, at which `warps` wait: they go on after one another and after those that arrived without waiting.
+pub(crate) fn open(block: &Block, id: u32, warps: u32, threads: u32) {
     let Some(watcher) = block.watcher else { return };
-    for (index, warp) in (0u32..).zip(&block.warps).filter(|(index, _)| warps >> index & 1 != 0) {
-        for lane in (0..WARP_THREADS).filter(|lane| warp.exists >> lane & 1 != 0) {
-            watcher.observer().acquire(watcher.who(index * WARP_THREADS + lane), watcher.run, super::watch::named(id));
-        }
-    }
+    let waiting = (0u32..).zip(&block.warps).filter(|(index, _)| warps >> index & 1 != 0);
+    let waiting = waiting.flat_map(|(index, warp)| {
+        let first = index * WARP_THREADS;
+        (0..WARP_THREADS).filter(|lane| warp.exists >> lane & 1 != 0).map(move |lane| first + lane)
+    });
+    watcher.observer().barrier(watcher.run, &mut waiting.clone());
+    watcher.observer().met(watcher.run, meeting(threads, block.block_threads));
+    waiting.for_each(|thread| watcher.observer().acquire(watcher.who(thread), watcher.run, super::watch::named(id)));
 }
 
 /// What kind of barrier opens for `threads` threads.
-pub(crate) fn meeting(threads: u32, block_threads: u32) -> Meeting {
+fn meeting(threads: u32, block_threads: u32) -> Meeting {
     if threads >= block_threads { Meeting::Block } else { Meeting::Named }
 }
 

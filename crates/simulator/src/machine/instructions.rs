@@ -112,14 +112,7 @@ pub unsafe extern "C" fn gridpoint_barrier(id: u32, threads: u32) {
                     suspend(block);
                 }
                 Ok(Some(warps)) => {
-                    if let Some(watcher) = (*block).watcher {
-                        let all = (0..).zip(&(*block).warps).filter(|(index, _)| warps >> index & 1 != 0);
-                        watcher
-                            .observer()
-                            .barrier(watcher.run, &mut all.flat_map(|(index, warp)| lanes_of(index, warp.exists)));
-                        watcher.observer().met(watcher.run, barrier::meeting(threads, (*block).block_threads));
-                    }
-                    barrier::acquire(&mut *block, id, warps);
+                    barrier::open(&*block, id, warps, threads);
                     (*block).release(warps);
                     (*block).progress();
                     me.maybe_switch(2);

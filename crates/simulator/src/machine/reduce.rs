@@ -145,8 +145,7 @@ pub unsafe extern "C" fn gridpoint_barrier_arrive(id: u32, threads: u32) {
         me.meet(Operation::barrier_arrive(id, threads), mask, Deposit::default(), |block, _| {
             match block.barriers[id as usize].count_arrival(id, warp, threads) {
                 Ok(Some(warps)) => {
-                    barrier::acquire(block, id, warps);
-                    watch::met(block, barrier::meeting(threads, block.block_threads));
+                    barrier::open(block, id, warps, threads);
                     block.release(warps);
                     Ok(())
                 }

@@ -8,10 +8,12 @@ use gridpoint_simulator::fault::{Access, Fault, Party, Reason, Space};
 use gridpoint_simulator::machine::Schedule;
 use gridpoint_simulator::machine::instructions::{
     gridpoint_atomic_add, gridpoint_barrier, gridpoint_fence, gridpoint_global, gridpoint_shuffle, gridpoint_warp_sync,
+    gridpoint_yield,
 };
 
 mod asynchronous;
 mod memory;
+mod unusual;
 
 use crate::support::{Case, FULL, Parameters, identity, parameters, schedules, shared_word, store, thread};
 
@@ -334,6 +336,42 @@ extern "C" fn scopes(pointer: *const c_void) {
     let scope = 1 - parameters.numbers[0];
     // SAFETY: inside a kernel.
     unsafe { gridpoint_atomic_add(parameters.input.cast_mut(), 1, scope, 1) };
+}
+
+/// Block 0 hands a word to block 1 by relaxed atomics of the device between fences; with the bug the fence of block `numbers[1]` is of its
+/// block's scope.
+extern "C" fn narrow_fence(pointer: *const c_void) {
+    let parameters = parameters(pointer);
+    let flag = parameters.input.cast_mut();
+    let scope = u32::from(!has_bug(parameters) || block() != parameters.numbers[1]);
+    // SAFETY: inside a kernel; the flag is one word of the input.
+    unsafe {
+        if block() == 0 {
+            store(parameters, 0, 7);
+            gridpoint_fence(scope);
+            gridpoint_atomic_add(flag, 1, 1, 0);
+        } else {
+            while gridpoint_atomic_add(flag, 0, 1, 0) == 0 {
+                gridpoint_yield();
+            }
+            gridpoint_fence(scope);
+            get(parameters.output);
+        }
+    }
+}
+
+#[test]
+fn a_fence_of_the_blocks_scope_does_not_reach_other_blocks() {
+    for narrow in [0, 1] {
+        let case = Case::new(narrow_fence, 1).output_words(1).numbers([0, narrow, 0, 0]);
+        let fault = planted(&Case { grid: [2, 1, 1], ..case });
+        assert_eq!((fault.block, fault.thread), ([1, 0, 0], [0; 3]));
+        let expected = party(0, 0, Access::Write);
+        assert!(
+            matches!(fault.reason, Reason::Race { space: Space::Global, access: Access::Read, other, .. } if other == expected),
+            "{fault}"
+        );
+    }
 }
 
 #[test]
