@@ -219,7 +219,7 @@ pub enum Reason {
         /// Who wrote there last.
         other: Option<Party>,
     },
-    /// Memory was read through the non-coherent cache and written in the same launch.
+    /// Memory was read through the non-coherent cache and written in the same launch, or by one that may not have ended when it began.
     NonCoherent {
         /// What the thread that faulted did: the read or the write.
         access: Access,
@@ -406,7 +406,8 @@ impl fmt::Display for Reason {
             }
             Self::NonCoherent { access, address, bytes } => write!(
                 formatter,
-                "{access} of {bytes} bytes at global address `{address:#x}`, which is read as non-coherent and written in one launch"
+                "{access} of {bytes} bytes at global address `{address:#x}`, which is read as non-coherent and written by this launch or \
+                 by one that may run beside it"
             ),
             Self::DivergentCollective { waiting, arrived } => {
                 write!(formatter, "divergent collective: the warp waits in {waiting}, this thread arrived in {arrived}")

@@ -57,8 +57,8 @@ struct Watched {
     waited: Option<u32>,
     /// Blocks from this one on may run at the same time as it: those of launches that were not complete when it could begin.
     overlaps: u32,
-    /// A block of it let the next launch begin before it had waited itself.
-    hasty: bool,
+    /// A block of it had waited when it let the next launch begin, which all its blocks have to: the launches before it were complete by then.
+    patient: bool,
 }
 
 /// An asynchronous operation that reads shared memory.
@@ -276,16 +276,11 @@ impl Observer for Watch {
         let first = self.launches.last().map_or(0, |last| u64::from(last.first) + blocks).min(LAST_BLOCK.into());
         let first = first as u32;
         let overlaps = match self.launches.last() {
-            Some(before) => {
-                if before.hasty {
-                    before.overlaps
-                } else {
-                    before.first
-                }
-            }
+            Some(before) if before.patient => before.first,
+            Some(before) => before.overlaps,
             None => first,
         };
-        self.launches.push(Watched { launch: launch.clone(), first, waited: None, overlaps, hasty: false });
+        self.launches.push(Watched { launch: launch.clone(), first, waited: None, overlaps, patient: false });
     }
 
     fn begin_block(&mut self, launch: usize, block: u64) -> RunId {
@@ -309,7 +304,7 @@ impl Observer for Watch {
 
     fn end_block(&mut self, run: RunId) {
         let Run { launch, waited, triggered, .. } = self.runs[run.0 as usize];
-        self.launches[launch].hasty |= !waited && !triggered;
+        self.launches[launch].patient |= waited && !triggered;
         self.clocks.end_block(run);
         self.free_runs.push(run);
     }
@@ -318,7 +313,7 @@ impl Observer for Watch {
         let run = &mut self.runs[who.run.0 as usize];
         if !run.triggered {
             run.triggered = true;
-            self.launches[run.launch].hasty |= !run.waited;
+            self.launches[run.launch].patient |= run.waited;
         }
     }
 

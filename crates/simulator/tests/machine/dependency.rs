@@ -45,12 +45,20 @@ const THREADS: u32 = 64;
 const WORDS: u32 = BLOCKS * THREADS;
 
 /// `numbers[0]`, as bits: 1 does not wait, 2 triggers before it waits, 4 triggers at all, 8 writes before it waits, 16 reads what
-/// it does not wait for as non-coherent. Word `i` of the part at `numbers[1]` becomes one more than word `i` of the part at
+/// it does not wait for as non-coherent, 32 has odd blocks exit at once, 64 has thread 5 alone trigger. Word `i` of the part at `numbers[1]` becomes one more than word `i` of the part at
 /// `numbers[2]`, or 1 where that is its own.
 extern "C" fn stage(pointer: *const c_void) {
     let parameters = parameters(pointer);
     let [flags, to, from, _] = parameters.numbers;
     let index = number(parameters);
+    if flags & 32 != 0 && identity().block[0] % 2 == 1 {
+        return;
+    }
+    let trigger = || {
+        if flags & 64 == 0 || thread() == 5 {
+            trigger();
+        }
+    };
     if flags & 6 == 6 {
         trigger();
     }
@@ -161,9 +169,41 @@ fn what_a_launch_before_may_still_write_is_not_read_as_non_coherent() {
     for schedule in schedules() {
         run_chain(&far, schedule).unwrap_or_else(|fault| panic!("{fault}"));
     }
+    // So it was where some blocks of the second exit before they wait: the others have waited when the last of them triggers.
+    let early = chain(&[(c"first", [4, 0, 0]), (c"second", [4 | 32, 1, 1]), (c"third", [16, 2, 0])], true);
+    for schedule in schedules() {
+        run_chain(&early, schedule).unwrap_or_else(|fault| panic!("{fault}"));
+    }
     let hasty = chain(&[(c"first", [4, 0, 0]), (c"second", [6, 1, 1]), (c"third", [16, 2, 0])], true);
     let fault = run_chain(&hasty, Schedule::RoundRobin).expect_err("the first may still run when the third begins");
     assert!(matches!(fault.reason, Reason::NonCoherent { .. }), "{fault}");
+}
+
+#[test]
+fn long_chains_with_triggers_anywhere_are_ordered() {
+    // Each reads what the one before it wrote, by turns in two parts and a third that the first has written.
+    for (threads, blocks, cluster) in [(1, 7, 1), (64, 6, 2), (64, 8, 4), (1024, 2, 1), (64, 1, 1)] {
+        for resident in [1, 2, 16] {
+            let words = threads * blocks;
+            let residency = Residency { multiprocessors: 1, blocks: resident };
+            let flags = [4, 6, 0, 4 | 64, 6 | 64, 2, 6];
+            let flags = if threads == 1 { flags.map(|flags| flags & !64) } else { flags };
+            let cases: Vec<Case> = (0u32..)
+                .zip(flags)
+                .map(|(place, flags)| {
+                    let (to, from) = (place % 2, if place == 0 { 0 } else { (place - 1) % 2 });
+                    let case = Case::new(stage, threads).output_words(2 * words as usize);
+                    let case = case.numbers([flags, to * words, from * words, 0]);
+                    Case { grid: [blocks, 1, 1], cluster: [cluster, 1, 1], residency, ..case.watched() }
+                })
+                .collect();
+            for schedule in schedules() {
+                let output = run_chain(&cases, schedule).unwrap_or_else(|fault| panic!("{fault}"));
+                let expected: Vec<u32> = (0..2 * words).map(|word| 7 - word / words).collect();
+                assert_eq!(output, expected, "{threads} {blocks} {cluster} {schedule:?}");
+            }
+        }
+    }
 }
 
 /// `numbers[0]` 0: counts itself in word 0, triggers, and writes to word 2 how many of the dependents it sees in word 1. 1: counts itself in word
