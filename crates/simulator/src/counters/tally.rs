@@ -220,8 +220,8 @@ impl Observer for Tally {
         self.ask(|inner| inner.bulk_begins(who, place))
     }
 
-    fn bulk_ends(&mut self, who: Who, place: Place) {
-        self.tell(|inner| inner.bulk_ends(who, place));
+    fn bulk_ends(&mut self, who: Who, place: Place, token: u64) {
+        self.tell(|inner| inner.bulk_ends(who, place, token));
     }
 
     fn read_begins(&mut self, who: Who, reader: Reader, number: u64, place: Place) -> Verdict {

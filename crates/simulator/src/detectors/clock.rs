@@ -6,6 +6,10 @@
 //!
 //! After a barrier all its threads know the same of the others, and share one [`Knowledge`]; a thread's own clock is kept beside it.
 //!
+//! What a bulk copy writes is no act of the thread that issued it: the copies of a block are one more thread of it, whose clock counts them.
+//! The phase of an mbarrier that a copy completes tells of the copy and of nothing else that its thread did (PTX ISA 9.7.9.25.4.1:
+//! the completion is a release of the copy's own writes).
+//!
 //! Blocks have one numbering over all launches of a chain. Of launches before its own a thread knows nothing until it has waited for
 //! them ([`ThreadClocks::waited`]): `griddepcontrol.launch_dependents` orders nothing (PTX ISA 9.7.13.13). It learns of that wait from
 //! others as of anything else.
@@ -15,8 +19,9 @@ use std::rc::Rc;
 
 use crate::machine::observer::{RunId, Who};
 
-const CLOCK_BITS: u32 = 28;
-const THREAD_BITS: u32 = 10;
+const CLOCK_BITS: u32 = 27;
+/// A block has up to 1024 threads, and its bulk copies have the number behind the last.
+const THREAD_BITS: u32 = 11;
 const BLOCK_BITS: u32 = 22;
 const LAST_CLOCK: u32 = (1 << CLOCK_BITS) - 1;
 /// Blocks from this number on count as one.
@@ -76,7 +81,7 @@ impl Epoch {
     }
 }
 
-/// For each thread of a block the clock up to which its actions are known.
+/// For each thread of a block, and behind them for its bulk copies, the clock up to which its actions are known.
 type Clocks = Rc<[u32]>;
 
 /// What is known of the own block and of others.
@@ -183,6 +188,8 @@ struct Run {
     block: u32,
     launch: u32,
     threads: Vec<ThreadClock>,
+    /// Who issued the bulk copies that have landed, in that order.
+    copies: Vec<u32>,
 }
 
 /// The clocks of the resident blocks' threads, and what was released in the chain.
@@ -196,14 +203,15 @@ impl ThreadClocks {
     /// Block `block` of `threads` threads begins, of the launch whose first block is `launch`: its threads know nothing of one another nor
     /// of other blocks.
     pub(super) fn begin_block(&mut self, run: RunId, block: u32, launch: u32, threads: u32) {
-        let known = Rc::new(Knowledge { own: vec![0; threads as usize].into(), others: None, since: launch });
+        let known = Rc::new(Knowledge { own: vec![0; threads as usize + 1].into(), others: None, since: launch });
         let index = run.0 as usize;
         while self.runs.len() <= index {
-            self.runs.push(Run { block: 0, launch: 0, threads: Vec::new() });
+            self.runs.push(Run { block: 0, launch: 0, threads: Vec::new(), copies: Vec::new() });
         }
         let run = &mut self.runs[index];
         (run.block, run.launch) = (block.min(LAST_BLOCK), launch);
         run.threads.clear();
+        run.copies.clear();
         run.threads.resize_with(threads as usize, || ThreadClock {
             known: known.clone(),
             clock: 1,
@@ -235,7 +243,7 @@ impl ThreadClocks {
     /// What `who` knows.
     #[inline]
     pub(super) fn view(&self, who: Who) -> View<'_> {
-        let Run { block, launch, threads } = &self.runs[who.run.0 as usize];
+        let Run { block, launch, threads, .. } = &self.runs[who.run.0 as usize];
         View {
             block: *block,
             thread: who.thread,
@@ -296,7 +304,7 @@ impl ThreadClocks {
     }
 
     fn learn(&mut self, who: Who, published: &Published) {
-        let Run { block: mine, launch, threads } = &mut self.runs[who.run.0 as usize];
+        let Run { block: mine, launch, threads, .. } = &mut self.runs[who.run.0 as usize];
         let known = Rc::make_mut(&mut threads[who.thread as usize].known);
         for (&block, clocks) in &published.clocks {
             known.learn(block, *mine, clocks);
@@ -312,6 +320,24 @@ impl ThreadClocks {
         let (known, clock) = (known.clone(), *clock);
         self.publish(target, &known, who, clock);
         self.step(who);
+    }
+
+    /// A bulk copy of `who` has landed, which is known to whoever acquires `target` later: the moment of its writes.
+    pub(super) fn landed(&mut self, who: Who, target: Target) -> Epoch {
+        let Run { block, threads, copies, .. } = &mut self.runs[who.run.0 as usize];
+        copies.push(who.thread);
+        let clock = (copies.len() as u32).min(LAST_CLOCK);
+        let mut clocks = vec![0; threads.len() + 1];
+        clocks[threads.len()] = clock;
+        self.published.entry(target).or_default().add(*block, &clocks.into());
+        Epoch::new(*block, threads.len() as u32, clock)
+    }
+
+    /// The thread that issued the bulk copy of which `epoch` is the moment; none for what a thread did itself.
+    pub(super) fn issuer(&self, epoch: Epoch) -> Option<u32> {
+        let run =
+            self.runs.iter().find(|run| run.block == epoch.block() && run.threads.len() == epoch.thread() as usize)?;
+        run.copies.get((epoch.clock() as usize).checked_sub(1)?).copied()
     }
 
     /// `who` learns what was released to `target`.

@@ -127,10 +127,11 @@ impl Watch {
 
     fn party(&self, epoch: Epoch, access: Access) -> Party {
         let Watched { launch, first, .. } = self.launch_of(epoch.block());
+        let issuer = self.clocks.issuer(epoch);
         Party {
             block: index_of(epoch.block() - first, launch.grid),
-            thread: index_of(epoch.thread(), launch.block),
-            access,
+            thread: index_of(issuer.unwrap_or(epoch.thread()), launch.block),
+            access: if issuer.is_some() { Access::Copy } else { access },
         }
     }
 
@@ -424,11 +425,11 @@ impl Observer for Watch {
         self.touch(who, me, place, How::Copy, Access::Copy)
     }
 
-    fn bulk_ends(&mut self, who: Who, place: Place) {
-        let me = self.clocks.now(who);
+    fn bulk_ends(&mut self, who: Who, place: Place, token: u64) {
+        let moment = self.clocks.landed(who, Target::Token { home: place.home, token });
         let Run { shared, pools, .. } = &mut self.runs[place.home.0 as usize];
         for (offset, _) in words(place.address - SHARED_BASE as usize, place.bytes) {
-            pools.land(&mut shared[offset / WORD_BYTES], me);
+            pools.land(&mut shared[offset / WORD_BYTES], moment);
         }
     }
 

@@ -103,9 +103,9 @@ unsafe fn land(block: *mut Block, load: &Load) -> Result<(), Reason> {
                 }
                 Source::Tile(tile) => load_tile(target, load.target, tile)?,
             }
-            watch::bulk_ends(block, load.thread, target, load.target, load.bytes);
             (*target).asynchronous.proxy.overwrite(load.target - super::SHARED_BASE, load.bytes);
-            mbarrier::complete(target, Some((block, load.thread)), load.mbarrier, load.bytes)?;
+            let landed = |token| watch::bulk_ends((block, load.thread), target, load.target, load.bytes, token);
+            mbarrier::complete(target, load.mbarrier, load.bytes, landed)?;
         }
     }
     Ok(())

@@ -116,15 +116,15 @@ fn broken(address: u32, rule: String) -> Reason {
     Reason::Mbarrier { address, rule }
 }
 
-/// Changes the mbarrier at `address` of `block` and completes its phase where that is due. Waiting threads may run then. What `thread`, of
-/// a block of the cluster, did is before what they do.
+/// Changes the mbarrier at `address` of `block` and completes its phase where that is due. Waiting threads may run then. `release` gets the
+/// token of the phase that is changed: what is released to it is before what they do.
 ///
 /// # Safety
 /// `block` is a block of the running cluster, no borrow of which lives.
 unsafe fn change(
     block: *mut Block,
     address: u32,
-    thread: Option<(*mut Block, u32)>,
+    release: impl FnOnce(u64),
     change: impl FnOnce(&mut State) -> Result<(), String>,
 ) -> Result<(), Reason> {
     // SAFETY: by this function's contract; the pointer is checked.
@@ -137,9 +137,7 @@ unsafe fn change(
             return Err(broken(address, "holds no initialised object".to_owned()));
         };
         change(&mut state).map_err(|rule| broken(address, rule))?;
-        if let Some((of, thread)) = thread {
-            watch::release(of, thread, block, watch::phase(address, state.parity));
-        }
+        release(watch::phase(address, state.parity));
         let completed = state.pending == 0 && state.bytes == 0;
         if completed {
             wake(&mut *block, address, state.parity)?;
@@ -181,36 +179,44 @@ fn wake(block: &mut Block, address: u32, parity: bool) -> Result<(), Reason> {
 /// As [`change`].
 unsafe fn arrive(
     block: *mut Block,
-    thread: (*mut Block, u32),
+    (of, thread): (*mut Block, u32),
     address: u32,
     arrivals: u32,
     bytes: u32,
 ) -> Result<(), Reason> {
     // SAFETY: by this function's contract.
     unsafe {
-        change(block, address, Some(thread), |state| {
-            state.bytes = announced(state.bytes, i64::from(bytes))?;
-            state.pending = state.pending.checked_sub(arrivals).ok_or_else(|| {
-                format!("overruns its phase: {arrivals} arrive where {} of {} are missing", state.pending, state.count)
-            })?;
-            Ok(())
-        })
+        change(
+            block,
+            address,
+            |token| watch::release(of, thread, block, token),
+            |state| {
+                state.bytes = announced(state.bytes, i64::from(bytes))?;
+                state.pending = state.pending.checked_sub(arrivals).ok_or_else(|| {
+                    format!(
+                        "overruns its phase: {arrivals} arrive where {} of {} are missing",
+                        state.pending, state.count
+                    )
+                })?;
+                Ok(())
+            },
+        )
     }
 }
 
-/// `complete_tx` of `bytes` at the mbarrier at `address` of `block` (PTX ISA 9.7.13.15.5.2).
+/// `complete_tx` of `bytes` at the mbarrier at `address` of `block` (PTX ISA 9.7.13.15.5.2), of a copy that `landed` tells of.
 ///
 /// # Safety
 /// As [`change`].
 pub(crate) unsafe fn complete(
     block: *mut Block,
-    thread: Option<(*mut Block, u32)>,
     address: u32,
     bytes: u32,
+    landed: impl FnOnce(u64),
 ) -> Result<(), Reason> {
     // SAFETY: by this function's contract.
     unsafe {
-        change(block, address, thread, |state| {
+        change(block, address, landed, |state| {
             state.bytes = announced(state.bytes, -i64::from(bytes))?;
             Ok(())
         })

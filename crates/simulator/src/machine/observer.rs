@@ -172,8 +172,9 @@ pub(crate) trait Observer {
     /// `who` issues a bulk copy that writes this place of shared memory.
     fn bulk_begins(&mut self, who: Who, place: Place) -> Verdict;
 
-    /// A bulk copy of `who` has written this place.
-    fn bulk_ends(&mut self, who: Who, place: Place);
+    /// A bulk copy of `who` has written this place, which is before what anybody does who acquires `token` of the place's block later. What
+    /// `who` did itself is not.
+    fn bulk_ends(&mut self, who: Who, place: Place, token: u64);
 
     /// `who` issues operation `number` of this kind, which reads this place of shared memory until it is waited for. Numbers ascend.
     fn read_begins(&mut self, who: Who, reader: Reader, number: u64, place: Place) -> Verdict;

@@ -1,5 +1,5 @@
-//! What an observer is told of asynchronous instructions and of other blocks of a cluster. The write of a bulk copy counts for the thread
-//! that issued it, and is before whatever waits for its mbarrier; so is what threads did before they arrived there.
+//! What an observer is told of asynchronous instructions and of other blocks of a cluster. The write of a bulk copy is before whatever waits
+//! for its mbarrier; so is what threads did before they arrived there.
 
 use super::block::Block;
 use super::observer::{Meeting, Multiply, Observer, Place, Reader, RunId, Touch, Who};
@@ -135,17 +135,23 @@ pub(super) unsafe fn bulk_begins(
     }
 }
 
-/// A bulk copy has landed: as [`bulk_begins`].
+/// A bulk copy has landed, which completes bytes of the phase that `token` stands for: as [`bulk_begins`].
 ///
 /// # Safety
 /// As [`release`].
-pub(super) unsafe fn bulk_ends(block: *mut Block, thread: u32, home: *mut Block, address: u32, bytes: u32) {
+pub(super) unsafe fn bulk_ends(
+    (block, thread): (*mut Block, u32),
+    home: *mut Block,
+    address: u32,
+    bytes: u32,
+    token: u64,
+) {
     // SAFETY: by this function's contract.
     unsafe {
         if let (Some(watcher), Some(home)) = ((*block).watcher, (*home).watcher) {
             let place =
                 Place { space: Space::Shared, home: home.run, address: address as usize, bytes: bytes as usize };
-            watcher.observer().bulk_ends(watcher.who(thread), place);
+            watcher.observer().bulk_ends(watcher.who(thread), place, token);
         }
     }
 }

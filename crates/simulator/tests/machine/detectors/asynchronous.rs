@@ -156,6 +156,87 @@ fn the_target_of_a_bulk_copy_belongs_to_it_until_its_mbarrier_completes() {
     assert_eq!(fault.reason, Reason::CopyUnderWay { access: Access::Read, address: 0x40c, bytes: 4, other });
 }
 
+/// Thread 0 arrives, loads and then writes a word beside the target, which with the bug is read after the wait for the load alone.
+extern "C" fn beside_a_load(pointer: *const c_void) {
+    let parameters = parameters(pointer);
+    initialise(1);
+    if thread() == 0 {
+        // SAFETY: inside a kernel.
+        unsafe {
+            gridpoint_mbarrier_arrive(MBARRIER, 1, 16);
+            gridpoint_bulk_load(SHARED, parameters.input.cast(), 16, MBARRIER, 0);
+        }
+        put(shared_word(4), 7);
+    }
+    if !has_bug(parameters) {
+        barrier();
+    }
+    wait(0);
+    store(parameters, thread(), get(shared_word(4)));
+}
+
+#[test]
+fn a_load_that_landed_tells_nothing_of_what_its_thread_did_since() {
+    let case = Case::new(beside_a_load, 64).input(vec![7; 4]);
+    let with = |bug| case.clone().numbers([bug, 0, 0, 0]).watched();
+    for schedule in crate::support::schedules() {
+        with(0).run(schedule).unwrap_or_else(|fault| panic!("without the bug: {fault}"));
+        let fault = with(1).run(schedule).expect_err("the bug is found");
+        // Either the read came first and found nothing, or it came second without an order.
+        assert!(matches!(fault.reason, Reason::Race { .. } | Reason::Uninitialised { .. }), "{fault}");
+    }
+    let fault = with(1).run(Schedule::RoundRobin).expect_err("the bug is found");
+    assert_ne!(fault.thread, [0; 3]);
+    let other = party(0, 0, Access::Write);
+    let reason = Reason::Race { space: Space::Shared, access: Access::Read, address: 0x410, bytes: 4, other };
+    assert_eq!(fault.reason, reason);
+}
+
+/// Thread 40 reads what thread 0 has loaded and waited for, but does not know of the wait with the bug.
+extern "C" fn unordered_load(pointer: *const c_void) {
+    let parameters = parameters(pointer);
+    initialise(1);
+    if thread() == 0 {
+        // SAFETY: inside a kernel.
+        unsafe {
+            gridpoint_mbarrier_arrive(MBARRIER, 1, 16);
+            gridpoint_bulk_load(SHARED, parameters.input.cast(), 16, MBARRIER, 0);
+        }
+        if !has_bug(parameters) {
+            wait(0);
+        }
+    }
+    barrier();
+    if has_bug(parameters) && thread() == 0 {
+        wait(0);
+    } else if has_bug(parameters) {
+        // Long enough for the load to land.
+        (0..100).for_each(|_| super::warp_sync_of(thread()));
+    }
+    if thread() == 40 {
+        store(parameters, 0, get(shared_word(3)));
+    }
+}
+
+#[test]
+fn a_load_is_known_by_its_mbarrier_and_not_by_who_issued_it() {
+    let case = Case::new(unordered_load, 64).input(vec![7; 4]).output_words(1);
+    let with = |bug| case.clone().numbers([bug, 0, 0, 0]).watched();
+    let mut landed = 0;
+    for schedule in (0..20).map(Schedule::Seeded).chain([Schedule::RoundRobin]) {
+        with(0).run(schedule).unwrap_or_else(|fault| panic!("without the bug: {fault}"));
+        let fault = with(1).run(schedule).expect_err("the bug is found");
+        assert_eq!(fault.thread, [40, 0, 0]);
+        let expected = party(0, 0, Access::Copy);
+        match fault.reason {
+            Reason::Race { address: 0x40c, other, .. } if other == expected => landed += 1,
+            Reason::CopyUnderWay { address: 0x40c, other, .. } if other == expected => {}
+            _ => panic!("{fault}"),
+        }
+    }
+    assert!(landed > 0, "under some seed the load lands before the read");
+}
+
 /// Thread 0 stores 16 bytes from shared memory and then writes there: after its wait, or with the bug before.
 extern "C" fn early_overwrite(pointer: *const c_void) {
     let parameters = parameters(pointer);

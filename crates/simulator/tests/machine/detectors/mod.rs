@@ -53,6 +53,12 @@ pub(crate) fn warp_sync() {
     unsafe { gridpoint_warp_sync(FULL) }
 }
 
+/// The warp of this thread, without its thread 0.
+pub(crate) fn warp_sync_of(thread: u32) {
+    // SAFETY: inside a kernel.
+    unsafe { gridpoint_warp_sync(if thread < 32 { FULL & !1 } else { FULL }) }
+}
+
 pub(crate) fn block() -> u32 {
     identity().block[0]
 }
