@@ -79,7 +79,7 @@ pub(crate) unsafe fn end_thread(block: *mut Block) -> Result<(), Reason> {
     unsafe {
         let index = (*(*block).current).index();
         let stores = &raw mut (&mut (*block).asynchronous.stores)[index as usize];
-        (*stores).end()?;
+        (*stores).end(block, index)?;
         let warp = &(&(*block).warps)[(index / super::thread::WARP_THREADS) as usize];
         if warp.exited == 0 {
             (*block).asynchronous.warpgroups.end_warp(index / super::thread::WARP_THREADS)?;

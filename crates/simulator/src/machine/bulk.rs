@@ -11,6 +11,7 @@ use super::block::Block;
 use super::cluster::{self, Cluster, Place};
 use super::copy_issue::Source;
 use super::mbarrier;
+use super::observer::Touch;
 use super::tensor_map::{MAXIMUM_RANK, TensorMap};
 use super::watch;
 use crate::fault::Reason;
@@ -210,24 +211,26 @@ impl Store {
         Ok(())
     }
 
-    /// Writes what was read.
+    /// Writes what was read. An observer is told now: whoever was told of the copy before it was waited for knows nothing of this write.
     ///
     /// # Safety
-    /// The target was checked and stays for the launch's time.
-    unsafe fn write(self) {
-        let Some(data) = self.data else { return };
-        match self.target {
+    /// `thread` of `block` issued the copy; the target was checked and stays for the launch's time.
+    unsafe fn write(self, block: *mut Block, thread: u32) -> Result<(), Reason> {
+        let Some(data) = self.data else { return Ok(()) };
+        let write = |target: *mut u8, data: &[u8]| {
             // SAFETY: by this function's contract.
-            Target::Bytes(target) => unsafe { target.copy_from_nonoverlapping(data.as_ptr(), data.len()) },
-            Target::Tile(Tile { map, coordinates }) => {
-                let written: Result<(), std::convert::Infallible> = map.rows(coordinates, |row| {
-                    let data = &data[(row.offset + row.before) as usize..][..row.inside as usize];
-                    // SAFETY: by this function's contract.
-                    unsafe { (row.address as *mut u8).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
-                    Ok(())
-                });
-                let Ok(()) = written;
+            unsafe {
+                watch::global(block, thread, target as usize, data.len() as u32, Touch::Write)?;
+                target.copy_from_nonoverlapping(data.as_ptr(), data.len());
             }
+            Ok(())
+        };
+        match self.target {
+            Target::Bytes(target) => write(target, &data),
+            Target::Tile(Tile { map, coordinates }) => map.rows(coordinates, |row| match row.inside {
+                0 => Ok(()),
+                inside => write(row.address as *mut u8, &data[(row.offset + row.before) as usize..][..inside as usize]),
+            }),
         }
     }
 }
@@ -276,8 +279,14 @@ impl Stores {
     /// `read`, written.
     ///
     /// # Safety
-    /// `block` is the thread's, which issued and checked the copies.
-    pub(crate) unsafe fn wait(&mut self, block: *mut Block, pending: u32, read: bool) -> Result<(), Reason> {
+    /// `thread` of `block` issued and checked the copies.
+    pub(crate) unsafe fn wait(
+        &mut self,
+        block: *mut Block,
+        thread: u32,
+        pending: u32,
+        read: bool,
+    ) -> Result<(), Reason> {
         let done = self.groups.len().saturating_sub(pending as usize);
         for store in self.groups.iter_mut().take(done).flatten() {
             // SAFETY: by this function's contract.
@@ -286,7 +295,7 @@ impl Stores {
         if !read {
             for store in self.groups.drain(..done).flatten() {
                 // SAFETY: by this function's contract.
-                unsafe { store.write() };
+                unsafe { store.write(block, thread)? };
             }
         }
         Ok(())
@@ -305,15 +314,18 @@ impl Stores {
     }
 
     /// The thread ends: sources have been read, since the block's shared memory may go, and what was read is written.
-    pub(crate) fn end(&mut self) -> Result<(), Reason> {
+    ///
+    /// # Safety
+    /// As [`Stores::wait`].
+    pub(crate) unsafe fn end(&mut self, block: *mut Block, thread: u32) -> Result<(), Reason> {
         let unread = |store: &&Store| store.data.is_none();
         if let Some(store) = self.groups.iter().flatten().chain(&self.open).find(unread) {
             let what = format!("a bulk copy from shared address `{:#x}`, whose read was not waited for", store.source);
             return Err(Reason::Unfinished { what });
         }
         for store in self.groups.drain(..).flatten().chain(self.open.drain(..)) {
-            // SAFETY: the copy was checked when it was issued.
-            unsafe { store.write() };
+            // SAFETY: by this function's contract.
+            unsafe { store.write(block, thread)? };
         }
         Ok(())
     }

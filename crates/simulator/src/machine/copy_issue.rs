@@ -349,13 +349,10 @@ pub unsafe extern "C" fn gridpoint_bulk_wait(pending: u32, read: u32) {
     // SAFETY: a fiber runs; its copies were checked.
     unsafe {
         let me = Participant::running();
-        let thread = (*me.thread).index() as usize;
-        let stores = &raw mut (&mut (*me.block).asynchronous.stores)[thread];
-        let waited = (*stores).wait(me.block, pending, read != 0);
+        let thread = (*me.thread).index();
+        let stores = &raw mut (&mut (*me.block).asynchronous.stores)[thread as usize];
+        let waited = (*stores).wait(me.block, thread, pending, read != 0);
         let end = (*stores).waited(pending);
-        answer(
-            me,
-            waited.and_then(|()| watch::reads_end(me.block, thread as u32, Reader::BulkStore(thread as u32), end)),
-        );
+        answer(me, waited.and_then(|()| watch::reads_end(me.block, thread, Reader::BulkStore(thread), end)));
     }
 }

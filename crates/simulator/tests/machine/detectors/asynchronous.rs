@@ -10,8 +10,9 @@ use gridpoint_simulator::machine::hopper::{
     gridpoint_mbarrier_arrive, gridpoint_mbarrier_init, gridpoint_mbarrier_wait, gridpoint_shared_cluster,
     gridpoint_wgmma, gridpoint_wgmma_commit, gridpoint_wgmma_fence, gridpoint_wgmma_wait,
 };
+use gridpoint_simulator::machine::instructions::{gridpoint_atomic_add, gridpoint_yield};
 
-use super::{barrier, get, has_bug, party, planted, put};
+use super::{barrier, block, get, has_bug, party, planted, put};
 use crate::support::{Case, SHARED, parameters, shared_word, store, thread};
 
 const MBARRIER: u32 = SHARED + 8192;
@@ -265,6 +266,39 @@ fn the_source_of_a_bulk_copy_is_left_alone_until_its_wait() {
     let fault = planted(&Case::new(early_overwrite, 64));
     let Reason::StillRead { access, address, bytes, operation, thread } = fault.reason else { panic!("{fault}") };
     assert_eq!((access, address, bytes, operation, thread), (Access::Write, 0x408, 4, "a bulk copy", 0));
+}
+
+/// Block 0 stores four words and sets a flag, behind which block 1 reads them. With the bug block 0 has only waited for the read of its source.
+extern "C" fn handed_on(pointer: *const c_void) {
+    let parameters = parameters(pointer);
+    let flag = parameters.input.cast_mut();
+    // SAFETY: inside a kernel; the flag is one word of the input.
+    unsafe {
+        if block() == 0 {
+            (0..4).for_each(|word| put(shared_word(word), 7));
+            gridpoint_fence_proxy_async();
+            gridpoint_bulk_store(parameters.output.cast(), SHARED, 16);
+            gridpoint_bulk_commit();
+            gridpoint_bulk_wait(0, parameters.numbers[0]);
+            gridpoint_atomic_add(flag, 1, 1, 1);
+        } else {
+            while gridpoint_atomic_add(flag, 0, 1, 1) == 0 {
+                gridpoint_yield();
+            }
+            get(parameters.output.wrapping_add(2));
+        }
+    }
+}
+
+#[test]
+fn the_write_of_a_bulk_copy_is_handed_on_after_the_wait_for_it() {
+    let fault = planted(&Case { grid: [2, 1, 1], ..Case::new(handed_on, 1).output_words(4) });
+    // Block 0 ends, and with it the copy, after block 1 has read or before.
+    let Reason::Race { space: Space::Global, access, bytes, other, .. } = fault.reason else { panic!("{fault}") };
+    match access {
+        Access::Read => assert_eq!((fault.block[0], bytes, other), (1, 4, party(0, 0, Access::Write))),
+        _ => assert_eq!((fault.block[0], bytes, other), (0, 16, party(1, 0, Access::Read))),
+    }
 }
 
 /// Another warp writes to the source after thread 0's wait: `numbers[0]` 1 for no barrier between.
