@@ -45,6 +45,16 @@ unsafe extern "C" fn outside(parameters: *const c_void) {
     unsafe { gridpoint_global(std::ptr::without_provenance((*parameters.cast::<Parameters>()).data as usize), 4, 4, 1) }
 }
 
+unsafe extern "C" {
+    fn __tsan_write4(pointer: *const c_void);
+}
+
+/// A plain store, as code that tells makes it.
+unsafe extern "C" fn told(parameters: *const c_void) {
+    // SAFETY: the launch's parameters are `Parameters`; whoever is told checks the address and nothing is accessed.
+    unsafe { __tsan_write4(std::ptr::without_provenance((*parameters.cast::<Parameters>()).data as usize)) }
+}
+
 unsafe extern "C" fn stray(parameters: *const c_void) {
     // SAFETY: the tests give an address in the red zone of an allocation.
     unsafe { std::ptr::with_exposed_provenance_mut::<u8>((*parameters.cast::<Parameters>()).data as usize).write(0) }
@@ -75,10 +85,11 @@ static APART: [Parameter; 3] =
     [Parameter { offset: 0, bytes: 8 }, Parameter { offset: 8, bytes: 4 }, Parameter { offset: 12, bytes: 4 }];
 
 // SAFETY: the kernels take `Parameters` or nothing and hold nothing that has to be dropped.
-static KERNELS: [HostKernel; 6] = unsafe {
+static KERNELS: [HostKernel; 7] = unsafe {
     [
         HostKernel::new(c"mix", mix, BYTES, 64),
         HostKernel::new(c"outside", outside, BYTES, 64),
+        HostKernel::new(c"told", told, BYTES, 64),
         HostKernel::new(c"stray", stray, BYTES, 64),
         HostKernel::new(c"relay", relay, BYTES, 64),
         HostKernel::new(c"nothing", nothing, 0, 1024),
