@@ -24,7 +24,7 @@ const CLOCK_BITS: u32 = 27;
 const THREAD_BITS: u32 = 11;
 const BLOCK_BITS: u32 = 22;
 const LAST_CLOCK: u32 = (1 << CLOCK_BITS) - 1;
-/// Blocks from this number on count as one.
+/// Blocks from this number on count as one, of whose actions nothing is found to be unordered.
 pub(super) const LAST_BLOCK: u32 = (1 << BLOCK_BITS) - 1;
 const FLAG: u64 = 1 << (CLOCK_BITS + THREAD_BITS + BLOCK_BITS);
 
@@ -416,12 +416,43 @@ impl View<'_> {
         let block = epoch.block();
         if block == self.block {
             let thread = epoch.thread();
-            return thread == self.thread || self.known.own[thread as usize] >= epoch.clock();
+            return thread == self.thread || block == LAST_BLOCK || self.known.own[thread as usize] >= epoch.clock();
         }
-        if block < self.launch && block >= self.known.since {
+        if block == LAST_BLOCK || block < self.launch && block >= self.known.since {
             return true;
         }
         let clocks = self.known.others.as_ref().and_then(|others| others.get(&block));
         clocks.is_some_and(|clocks| clocks[epoch.thread() as usize] >= epoch.clock())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_count_as_one_are_never_unordered() {
+        let mut clocks = ThreadClocks::default();
+        let who = |run, thread| Who { run: RunId(run), thread };
+        clocks.begin_block(RunId(0), LAST_BLOCK + 5, LAST_BLOCK, 1024);
+        clocks.begin_block(RunId(1), LAST_BLOCK + 9, LAST_BLOCK, 32);
+        clocks.begin_block(RunId(2), 7, 0, 32);
+        assert!(clocks.view(who(1, 3)).knows(clocks.now(who(0, 1023))));
+        assert!(clocks.view(who(2, 3)).knows(clocks.now(who(0, 1023))));
+        assert!(!clocks.view(who(1, 3)).knows(clocks.now(who(2, 3))));
+    }
+
+    #[test]
+    fn the_copies_of_a_block_are_told_from_its_threads() {
+        let mut clocks = ThreadClocks::default();
+        clocks.begin_block(RunId(0), 3, 0, 1024);
+        let (issuer, other) = (Who { run: RunId(0), thread: 1023 }, Who { run: RunId(0), thread: 1 });
+        let target = Target::Token { home: RunId(0), token: 1 };
+        let before = clocks.now(issuer);
+        let moment = clocks.landed(issuer, target);
+        assert_eq!((clocks.issuer(moment), clocks.issuer(before)), (Some(1023), None));
+        assert!(!clocks.view(issuer).knows(moment));
+        clocks.acquire(other, target);
+        assert!(clocks.view(other).knows(moment) && !clocks.view(other).knows(before));
     }
 }

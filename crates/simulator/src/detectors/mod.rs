@@ -15,8 +15,8 @@
 //! Shuffles, votes, `ldmatrix` and `mma` order no memory (CUDA C++ Programming Guide, "Warp Shuffle Functions": they "do not imply a memory
 //! barrier"); `bar.warp.sync` and `bar.sync` do (PTX ISA 9.7.13).
 //!
-//! Limits. Races of other blocks' readers are found among the latest few readers of a word. A source that is overwritten with equal
-//! bytes under a copy passes. Memory that the host writes by itself, mapped or managed, counts as written. Atomics that order are told apart by
+//! Limits. Races of other blocks' readers are found among the latest few readers of a word. Between the blocks of a chain that come
+//! after its first four million nothing is found. A source that is overwritten with equal bytes under a copy passes. Memory that the host writes by itself, mapped or managed, counts as written. Atomics that order are told apart by
 //! block scope and wider ones only. `griddepcontrol.launch_dependents` orders nothing, also where the launch that executes it has waited
 //! itself: what the launch before that one wrote may be read only after a wait of one's own. A copy between the shared memories of a
 //! cluster reads its source when it lands; an overwrite before shows in the data alone.

@@ -3,7 +3,7 @@
 //! A word is one [`Word`] while all its bytes have the same history; an access to a part of it splits it into bytes until the whole is
 //! written again.
 
-use super::clock::{Epoch, View};
+use super::clock::{Epoch, LAST_BLOCK, View};
 use super::readers::{Readers, conflicts};
 use crate::fault::Access;
 
@@ -212,20 +212,21 @@ impl Pools {
         }
     }
 
-    /// Whether a block from `first` on has changed `word`, plainly or atomically.
+    /// Whether a block from `first` on has changed `word`, plainly or atomically, as far as blocks are told apart.
     pub(super) fn changed_since(&self, word: Word, first: u32) -> bool {
         if word.write & INDIRECT != 0 {
             let bytes = self.splits[(word.write & !INDIRECT) as usize];
             return bytes.into_iter().any(|byte| self.changed_since(byte, first));
         }
-        if word.write != 0 && Epoch::from_bits(word.write).block() >= first {
+        let since = |epoch: Epoch| (first..LAST_BLOCK).contains(&epoch.block());
+        if word.write != 0 && since(Epoch::from_bits(word.write)) {
             return true;
         }
         if word.readers & INDIRECT == 0 {
             let reader = Epoch::from_bits(word.readers);
-            return word.readers != 0 && reader.has(Epoch::SPECIAL) && reader.block() >= first;
+            return word.readers != 0 && reader.has(Epoch::SPECIAL) && since(reader);
         }
-        self.sets[(word.readers & !INDIRECT) as usize].atomics().any(|epoch| epoch.block() >= first)
+        self.sets[(word.readers & !INDIRECT) as usize].atomics().any(since)
     }
 
     /// Who wrote `word` last, as far as it is one.
