@@ -13,6 +13,7 @@ use gridpoint_simulator::machine::instructions::{
 
 mod asynchronous;
 mod memory;
+mod places;
 mod unusual;
 
 use crate::support::{Case, FULL, Parameters, identity, parameters, schedules, shared_word, store, thread};
