@@ -251,7 +251,7 @@ extern "C" fn multicast_ring(pointer: *const c_void) {
                 wait(full(stage), parity);
                 sum += get(shared_word(stage * 32 + thread() % 32));
                 warp_sync();
-                if thread() % 32 == 0 {
+                if thread().is_multiple_of(32) {
                     (0..2).for_each(|rank| gridpoint_mbarrier_arrive(gridpoint_map_shared(empty(stage), rank), 1, 0));
                 }
             }
@@ -304,7 +304,7 @@ extern "C" fn wgmma_ring(pointer: *const c_void) {
             gridpoint_wgmma(d.as_mut_ptr(), descriptor(stage * STAGE), descriptor(stage * STAGE + 2048), 8, 64);
             gridpoint_wgmma_commit();
             gridpoint_wgmma_wait(1);
-            if round > 0 && thread() % 32 == 0 {
+            if round > 0 && thread().is_multiple_of(32) {
                 gridpoint_mbarrier_arrive(empty((round - 1) % 3), 1, 0);
             }
         }
