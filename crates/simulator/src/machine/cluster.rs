@@ -114,15 +114,18 @@ pub(crate) unsafe fn peer(block: *mut Block, rank: u32, operation: &str) -> Resu
     unsafe {
         let cluster = &*(*block).asynchronous.cluster;
         let Some(&peer) = cluster.blocks.get(rank as usize) else {
-            let rule = format!("{operation} names block {rank} of a cluster of {}", cluster.blocks.len());
+            let rule = format!("{operation} names rank {rank} of a cluster of {} blocks", cluster.blocks.len());
             return Err(Reason::Cluster { rule });
         };
         if !(*peer).asynchronous.started {
-            let rule = format!("{operation} reaches block {rank}, which may not run yet: barrier.cluster comes first");
+            let rule = format!(
+                "{operation} reaches the block of rank {rank}, which may not run yet: barrier.cluster comes first"
+            );
             return Err(Reason::Cluster { rule });
         }
         if (*peer).live == 0 {
-            let rule = format!("{operation} reaches block {rank}, which has exited with its shared memory in use");
+            let rule =
+                format!("{operation} reaches the block of rank {rank}, which has exited with its shared memory in use");
             return Err(Reason::Cluster { rule });
         }
         Ok(peer)

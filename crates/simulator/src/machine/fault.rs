@@ -40,7 +40,10 @@ pub(super) fn spinning(block: &Block) -> String {
         0 => format!("thread {index} yields"),
         address => format!("thread {index} asks `{address:#x}`"),
     };
-    format!("{asks}; {}", waiting(block))
+    match waiting(block) {
+        others if others.is_empty() => asks,
+        others => format!("{asks}; {others}"),
+    }
 }
 
 /// Who waits for what in a block.
@@ -48,6 +51,10 @@ pub(super) fn waiting(block: &Block) -> String {
     let mut waiting = String::new();
     for (index, warp) in block.warps.iter().enumerate() {
         let left = warp.exists & !warp.exited;
+        // Lanes that stand elsewhere are told of below.
+        if warp.barrier.is_none() && left != 0 && warp.gatherings().is_empty() {
+            continue;
+        }
         let separator = if waiting.is_empty() { "" } else { "; " };
         let _ = write!(waiting, "{separator}warp {index}: ");
         if let Some(id) = warp.barrier {
@@ -65,5 +72,8 @@ pub(super) fn waiting(block: &Block) -> String {
     block.asynchronous.mbarriers.describe(block, &mut waiting);
     block.asynchronous.warpgroups.describe(&mut waiting);
     super::cluster::describe(block, &mut waiting);
-    waiting
+    match waiting.strip_prefix("; ") {
+        Some(rest) => rest.to_owned(),
+        None => waiting,
+    }
 }

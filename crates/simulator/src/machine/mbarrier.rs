@@ -4,6 +4,8 @@
 //! next one begins at once. A thread that waits for a phase is parked until it completes, so that a block in which nobody can go on is
 //! recognised.
 
+use std::collections::BTreeMap;
+
 use super::block::Block;
 use super::cluster::{self, Place};
 use super::fault;
@@ -87,11 +89,18 @@ impl Mbarriers {
     /// Appends who waits for what to a report of a deadlock.
     pub(crate) fn describe(&self, block: &Block, waiting: &mut String) {
         use std::fmt::Write;
+        let mut phases = BTreeMap::<(u32, bool), Vec<u32>>::new();
         for waiter in self.waiters.iter().filter(|waiter| !waiter.woken) {
-            let Waiter { thread, address, parity, .. } = *waiter;
-            let _ =
-                write!(waiting, "; thread {thread} waits at mbarrier `{address:#x}` for parity {}", u32::from(parity));
-            // SAFETY: the address was checked when the thread began to wait.
+            phases.entry((waiter.address, waiter.parity)).or_default().push(waiter.thread);
+        }
+        for ((address, parity), threads) in phases {
+            let first = threads.iter().min().copied().unwrap_or_default();
+            let _ = match threads.len() - 1 {
+                0 => write!(waiting, "; thread {first} waits"),
+                others => write!(waiting, "; thread {first} and {others} others wait"),
+            };
+            let _ = write!(waiting, " at mbarrier `{address:#x}` for parity {}", u32::from(parity));
+            // SAFETY: the address was checked when the threads began to wait.
             let state = unsafe { read(block, address) };
             if let Some(state) = state {
                 let _ = write!(

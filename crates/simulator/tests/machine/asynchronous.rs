@@ -95,6 +95,9 @@ extern "C" fn misused(pointer: *const c_void) {
         if bug != 1 {
             initialise(2, bug != 2);
         }
+        if bug == 9 {
+            while gridpoint_mbarrier_wait(FULL, 0, 1) == 0 {}
+        }
         if thread() != 0 {
             return;
         }
@@ -138,10 +141,10 @@ fn a_phase_that_never_completes_is_a_deadlock_that_says_what_is_missing() {
     let case = Case::new(misused, 32).numbers([8, 0, 0, 0]);
     let Err(fault) = case.run(Schedule::RoundRobin) else { panic!("nothing can complete the phase") };
     let Reason::Deadlock { waiting } = fault.reason else { panic!("{}", fault.reason) };
-    assert!(
-        waiting.contains("thread 0 waits at mbarrier `0x2400` for parity 0, 1 of 2 arrivals and 48 bytes missing"),
-        "{waiting}"
-    );
+    assert_eq!(waiting, "thread 0 waits at mbarrier `0x2400` for parity 0, 1 of 2 arrivals and 48 bytes missing");
+    let all = Case::new(misused, 40).numbers([9, 0, 0, 0]).run(Schedule::RoundRobin).expect_err("nobody arrives");
+    let waiting = "thread 0 and 39 others wait at mbarrier `0x2400` for parity 0, 2 of 2 arrivals and 0 bytes missing";
+    assert_eq!(all.reason, Reason::Deadlock { waiting: waiting.to_owned() });
     assert!(matches!(
         case.run(Schedule::Seeded(3)).expect_err("as above").reason,
         Reason::Deadlock { .. } | Reason::Spinning { .. }

@@ -163,8 +163,8 @@ fn a_block_that_exits_before_its_shared_memory_was_left_is_named() {
     let fault = planted(&Case { grid: [2, 1, 1], cluster: [2, 1, 1], ..Case::new(exits_early, 32) });
     assert_eq!(
         words(&fault),
-        "kernel `test_kernel` block (1, 0, 0) thread (3, 0, 0): cluster: st.shared::cluster reaches block 0, which has exited with its \
-         shared memory in use [round-robin]"
+        "kernel `test_kernel` block (1, 0, 0) thread (3, 0, 0): cluster: st.shared::cluster reaches the block of rank 0, which has exited \
+         with its shared memory in use [round-robin]"
     );
 }
 
