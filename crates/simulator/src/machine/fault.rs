@@ -40,10 +40,7 @@ pub(super) fn spinning(block: &Block) -> String {
         0 => format!("thread {index} yields"),
         address => format!("thread {index} asks `{address:#x}`"),
     };
-    match waiting(block) {
-        others if others.is_empty() => asks,
-        others => format!("{asks}; {others}"),
-    }
+    format!("{asks}; {}", waiting(block))
 }
 
 /// Who waits for what in a block.
@@ -74,6 +71,7 @@ pub(super) fn waiting(block: &Block) -> String {
     super::cluster::describe(block, &mut waiting);
     match waiting.strip_prefix("; ") {
         Some(rest) => rest.to_owned(),
+        None if waiting.is_empty() => "no thread waits for another".to_owned(),
         None => waiting,
     }
 }
