@@ -20,6 +20,10 @@
 //! block scope and wider ones only. `griddepcontrol.launch_dependents` orders nothing, also where the launch that executes it has waited
 //! itself: what the launch before that one wrote may be read only after a wait of one's own. A copy between the shared memories of a
 //! cluster reads its source when it lands; an overwrite before shows in the data alone.
+//! An `atom.exch` of memory that nothing wrote counts as a read of it. Marks of non-coherent reads are per word of four bytes. What a block
+//! of a launch hands to a later launch's block by an atomic is its own knowledge and that of its launch's blocks, not its waits. A fence by each
+//! writer, a barrier and then a relaxed atomic by another thread without a fence of its own is no release pattern (PTX ISA 8.7), and is
+//! reported.
 
 mod clock;
 mod copies;

@@ -18,7 +18,7 @@ use crate::module::HostKernel;
 use multiprocessor::{BlockFault, Multiprocessor, NewBlock, Surroundings};
 use observer::Observer;
 use random::Random;
-use session::Progress;
+use residents::Progress;
 
 mod asynchronous;
 mod atomics;
@@ -49,8 +49,8 @@ mod proxy;
 mod random;
 mod reduce;
 mod registers;
+mod residents;
 mod schedule;
-mod session;
 mod static_shared;
 mod stmatrix;
 mod swizzle;
@@ -159,14 +159,14 @@ pub fn run_chain(launches: &[LaunchDescription<'_>]) -> Result<(), Box<Fault>> {
         return launches.iter().try_for_each(run_unwatched);
     }
     let chain: Vec<Progress<'_>> = launches.iter().map(Progress::new).collect();
-    session::run(&chain, observer, (1, 0))
+    residents::run(&chain, observer, (1, 0))
 }
 
 /// Runs a launch whose module may have static shared memory, of which there is one: a block at a time.
 fn run_one_at_a_time(launch: &LaunchDescription<'_>) -> Result<(), Box<Fault>> {
     let _one_at_a_time = static_shared::lock(launch.kernel);
     let alone = LaunchDescription { residency: Residency { multiprocessors: 1, blocks: 1 }, ..launch.clone() };
-    session::run(&[Progress::new(&alone)], observer_of(launch), (1, 0))
+    residents::run(&[Progress::new(&alone)], observer_of(launch), (1, 0))
 }
 
 /// Whoever watches and counts a chain of launches, of which this is the first.
@@ -185,10 +185,10 @@ fn run_unwatched(launch: &LaunchDescription<'_>) -> Result<(), Box<Fault>> {
     let count = progress.count();
     let faults: Option<(u64, Box<Fault>)> = if launch.residency.blocks > 1 && launch.schedule != Schedule::RoundRobin {
         let Residency { multiprocessors, blocks } = launch.residency;
-        let sessions = u64::from(multiprocessors).clamp(1, count.div_ceil(blocks.into()));
-        let run_one = |offset| session::run(&[Progress::new(launch)], None, (sessions, offset)).err();
+        let parts = u64::from(multiprocessors).clamp(1, count.div_ceil(blocks.into()));
+        let run_one = |offset| residents::run(&[Progress::new(launch)], None, (parts, offset)).err();
         let faulted = |offset| run_one(offset).map(|fault| (offset, fault));
-        (0..sessions).into_par_iter().filter_map(faulted).min_by_key(|(offset, _)| *offset)
+        (0..parts).into_par_iter().filter_map(faulted).min_by_key(|(offset, _)| *offset)
     } else {
         let first_fault = AtomicU64::new(u64::MAX);
         let run_one = |place: u64| {

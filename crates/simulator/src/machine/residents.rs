@@ -78,7 +78,7 @@ enum Action {
 }
 
 /// A part of a chain's clusters, on one OS thread.
-pub(super) struct Session<'a> {
+pub(super) struct Residents<'a> {
     chain: &'a [Progress<'a>],
     counts: Vec<Counts>,
     /// Launches before this one are complete.
@@ -91,7 +91,7 @@ pub(super) struct Session<'a> {
     turn: u64,
     /// The time that blocks may take without an end or a beginning counts on.
     continues: bool,
-    /// Places of a launch's order that are this session's: every `stride`th.
+    /// Places of a launch's order that are this part's: every `stride`th.
     stride: u64,
     offset: u64,
 }
@@ -106,7 +106,7 @@ pub(super) fn run(
         Schedule::RoundRobin => None,
         Schedule::Seeded(seed) => Some(Random::new(seed, !offset)),
     };
-    let mut session = Session {
+    let mut residents = Residents {
         chain,
         counts: vec![Counts::default(); chain.len()],
         first: 0,
@@ -119,24 +119,24 @@ pub(super) fn run(
         stride,
         offset,
     };
-    session.begin_launch();
+    residents.begin_launch();
     let answer = loop {
-        let Some(action) = session.choose() else { break Ok(()) };
-        if let Err(fault) = session.act(action) {
+        let Some(action) = residents.choose() else { break Ok(()) };
+        if let Err(fault) = residents.act(action) {
             break Err(fault);
         }
     };
-    if let (Ok(()), Some(observer)) = (&answer, &mut session.observer) {
+    if let (Ok(()), Some(observer)) = (&answer, &mut residents.observer) {
         observer.end_chain();
     }
-    for mut resident in session.residents {
+    for mut resident in residents.residents {
         resident.multiprocessor.abandon();
         resident.multiprocessor.put_back();
     }
     answer
 }
 
-impl Session<'_> {
+impl Residents<'_> {
     fn begin_launch(&mut self) {
         let LaunchDescription { kernel, grid, block, cluster, shared_bytes, .. } = *self.chain[self.begun].launch;
         let shared_bytes = window_bytes(kernel, shared_bytes);
@@ -146,7 +146,7 @@ impl Session<'_> {
         self.begun += 1;
     }
 
-    /// Clusters of a launch that are this session's.
+    /// Clusters of a launch that are this part's.
     fn share(&self, launch: usize) -> u64 {
         self.chain[launch].count().saturating_sub(self.offset).div_ceil(self.stride)
     }
@@ -243,7 +243,7 @@ impl Session<'_> {
             let watcher = self.observer.as_mut().map(|observer| {
                 let run = observer.begin_block(launch, number);
                 runs.push(run);
-                // SAFETY: the observer lives as long as the session, which runs all blocks that it watches on this OS thread and
+                // SAFETY: the observer lives as long as the part, which runs all blocks that it watches on this OS thread and
                 // touches it only between their turns.
                 unsafe { Watcher::new(&raw mut **observer, run) }
             });
