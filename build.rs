@@ -46,7 +46,7 @@ fn build() -> Result<(), String> {
     let out =
         PathBuf::from(std::env::var_os("OUT_DIR").ok_or("`OUT_DIR` is not set: cargo sets it for a build script")?);
     println!("cargo::rerun-if-changed=kernels");
-    println!("cargo::rerun-if-changed={}", sources::SIMULATOR_HEADERS);
+    println!("cargo::rerun-if-changed={}", gridpoint_simulator_build::INCLUDE);
     println!("cargo::rerun-if-changed=tests/instructions");
     println!("cargo::rerun-if-changed={}", bindings::CHECKED_IN);
     println!("cargo::rustc-check-cfg=cfg(have_kernels)");

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use gridpoint_simulator_build::{FLAGS, INCLUDE, tell};
+
 use crate::bindings;
-use crate::sources::{SIMULATOR_HEADERS, Sources};
+use crate::sources::Sources;
 
 /// Compiles every kernel, and the layout check, into one static archive that the library links.
 ///
@@ -59,16 +61,8 @@ pub(crate) fn build_told<P: AsRef<Path>>(
     library: &str,
 ) -> Result<(), String> {
     let mut compiler = compiler(sources);
-    compiler
-        .define("GRIDPOINT_MODULE_SYMBOL(module)", symbol)
-        .define("GRIDPOINT_TOLD", None)
-        .flag("-fsanitize=thread")
-        .files(files);
-    // How gcc and clang leave out calls at each function's start and end.
-    compiler.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
-    if compiler.get_compiler().is_like_clang() {
-        compiler.flag("-mllvm").flag("-tsan-instrument-func-entry-exit=0");
-    }
+    compiler.define("GRIDPOINT_MODULE_SYMBOL(module)", symbol).define("GRIDPOINT_TOLD", None);
+    tell(&mut compiler).files(files);
     compiler.try_compile(library).map_err(|error| format!("cannot compile `{library}` for the host: {error}"))
 }
 
@@ -80,18 +74,10 @@ fn compiler(sources: &Sources) -> cc::Build {
         .std("c++17")
         .opt_level(2)
         .include(&sources.folder)
-        .include(SIMULATOR_HEADERS)
-        // No contraction, wrapping and untyped memory: what nvcc is asked for and what PTX means.
-        .flag("-ffp-contract=off")
-        .flag("-fwrapv")
-        .flag("-fno-strict-aliasing")
-        // The simulated device unwinds the stacks of its threads through a kernel, which owns nothing, at any instruction.
-        .flag("-fno-exceptions")
-        .flag("-fno-rtti")
-        .flag("-fasynchronous-unwind-tables")
-        // A fault names its source line: functions and line tables, the same in every profile.
+        .include(INCLUDE)
+        // The line tables of the flags, the same in every profile.
         .debug(false)
-        .flag("-g1")
+        .flags(FLAGS)
         .extra_warnings(true)
         // Kernels call nothing of the C++ library, so the program does not need it where it runs.
         .cpp_link_stdlib(None)

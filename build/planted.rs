@@ -1,4 +1,5 @@
-//! Kernels with a bug or a waste put in, for the tests of the simulated device's detectors and of budgets: copies of `kernels/*.cu` in which a few words differ.
+//! Kernels with a bug or a waste put in, for the tests of the simulated device's detectors and of budgets: copies of `kernels/*.cu` in
+//! which a few words differ.
 
 use std::fs;
 use std::path::Path;

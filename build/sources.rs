@@ -4,9 +4,6 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-/// Where `gridpoint_simulator.h` lies, which the host build of the kernels includes.
-pub(crate) const SIMULATOR_HEADERS: &str = "crates/simulator/include";
-
 /// One `.cu` file.
 pub(crate) struct Source {
     /// The module's name: the file's stem.

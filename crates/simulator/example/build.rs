@@ -1,6 +1,6 @@
 //! Compiles the kernels for the simulated device: as they are, and once more for each bug.
 
-use gridpoint_simulator_build::{BuildError, FLAGS, Kernels, TELLING};
+use gridpoint_simulator_build::{BuildError, FLAGS, Kernels, tell};
 
 fn main() -> Result<(), BuildError> {
     let sums = Kernels::new("kernels/sums.cu");
@@ -19,7 +19,7 @@ fn with_cc_alone() -> Result<(), BuildError> {
     let include = std::env::var_os("DEP_GRIDPOINT_SIMULATOR_INCLUDE").unwrap_or_default();
     let mut compiler = cc::Build::new();
     compiler.cpp(true).std("c++17").opt_level(2).cpp_link_stdlib(None).include(include);
-    compiler.flags(FLAGS).flag(TELLING).flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
-    compiler.flag("-x").flag("c++").file("kernels/language.cu");
+    compiler.debug(false).flags(FLAGS);
+    tell(&mut compiler).flag("-x").flag("c++").file("kernels/language.cu");
     Ok(compiler.try_compile("language")?)
 }

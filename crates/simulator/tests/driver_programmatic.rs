@@ -49,6 +49,16 @@ fn begin(device: &Device) -> CUstream {
     stream
 }
 
+/// A capture of one kernel and a stream that forks off behind it, with an event to join them.
+fn forked(device: &Device) -> (CUstream, CUstream, CUevent) {
+    let (stream, other) = (begin(device), device.stream(CU_STREAM_NON_BLOCKING));
+    let (fork, join) = (device.event(CU_EVENT_DISABLE_TIMING), device.event(CU_EVENT_DISABLE_TIMING));
+    plain(device, stream);
+    ok!(cuEventRecord(fork, stream));
+    ok!(cuStreamWaitEvent(other, fork, 0));
+    (stream, other, join)
+}
+
 /// Two kernels, the second launched with the attribute.
 fn pair(device: &Device) -> CUgraph {
     let stream = begin(device);
@@ -161,11 +171,7 @@ fn what_is_no_kernel_stays_a_full_dependency() {
 #[test]
 fn what_a_stream_waits_for_stays_a_full_dependency() {
     let device = device();
-    let (stream, other) = (begin(&device), device.stream(CU_STREAM_NON_BLOCKING));
-    let (fork, join) = (device.event(CU_EVENT_DISABLE_TIMING), device.event(CU_EVENT_DISABLE_TIMING));
-    plain(&device, stream);
-    ok!(cuEventRecord(fork, stream));
-    ok!(cuStreamWaitEvent(other, fork, 0));
+    let (stream, other, join) = forked(&device);
     // Nothing came before it in its own stream.
     programmatic(&device, other);
     programmatic(&device, other);
@@ -384,11 +390,7 @@ fn a_capture_does_not_end_with_a_half_edge_that_waits_for_less_than_a_node() {
 #[test]
 fn a_stream_that_was_joined_stays_joined_behind_programmatic_launches() {
     let device = device();
-    let (stream, other) = (begin(&device), device.stream(CU_STREAM_NON_BLOCKING));
-    let (fork, join) = (device.event(CU_EVENT_DISABLE_TIMING), device.event(CU_EVENT_DISABLE_TIMING));
-    plain(&device, stream);
-    ok!(cuEventRecord(fork, stream));
-    ok!(cuStreamWaitEvent(other, fork, 0));
+    let (stream, other, join) = forked(&device);
     programmatic(&device, other);
     ok!(cuEventRecord(join, other));
     ok!(cuStreamWaitEvent(stream, join, 0));

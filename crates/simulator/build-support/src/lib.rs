@@ -21,12 +21,28 @@ use std::process::Command;
 pub const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../include");
 
 /// What makes a host compiler mean what CUDA means: no contraction of products and sums, wrapping and untyped memory; and what the
-/// simulated device needs, which may leave a kernel in its middle: stacks that can be unwound and hold nothing to drop.
-pub const FLAGS: [&str; 6] =
-    ["-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-funwind-tables"];
+/// simulated device needs, which may leave a kernel at any instruction and names the line: stacks that can be unwound there and hold
+/// nothing to drop, and line tables.
+pub const FLAGS: [&str; 7] = [
+    "-ffp-contract=off",
+    "-fwrapv",
+    "-fno-strict-aliasing",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fasynchronous-unwind-tables",
+    "-g1",
+];
 
-/// What makes a compiler tell the simulated device of plain loads and stores.
-pub const TELLING: &str = "-fsanitize=thread";
+/// Makes a compiler tell the simulated device of plain loads and stores.
+pub fn tell(compiler: &mut cc::Build) -> &mut cc::Build {
+    compiler.flag("-fsanitize=thread");
+    // How gcc and clang leave out calls at each function's start and end.
+    compiler.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
+    if compiler.try_get_compiler().is_ok_and(|compiler| compiler.is_like_clang()) {
+        compiler.flag("-mllvm").flag("-tsan-instrument-func-entry-exit=0");
+    }
+    compiler
+}
 
 /// One `.cu` file to compile. It may be compiled more than once, as [`Kernels::variant`]s.
 ///
@@ -109,9 +125,8 @@ impl Kernels {
     fn compiler(&self, section: &str) -> cc::Build {
         let mut compiler = cc::Build::new();
         compiler.cpp(true).std("c++17").opt_level(2).include(INCLUDE).includes(&self.includes).cpp_link_stdlib(None);
-        FLAGS.iter().for_each(|flag| {
-            compiler.flag(flag);
-        });
+        // The line tables of the flags, the same in every profile.
+        compiler.debug(false).flags(FLAGS);
         compiler.define("GRIDPOINT_SHARED_SECTION", section).define("GRIDPOINT_SHARED_IS_MOVED", None);
         if let Some(variant) = &self.variant {
             compiler.define("GRIDPOINT_VARIANT", variant.as_str());
@@ -120,12 +135,7 @@ impl Kernels {
             compiler.define(name, value.as_deref());
         }
         if self.telling {
-            compiler.flag(TELLING);
-            // How gcc and clang leave out calls at each function's start and end.
-            compiler.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
-            if compiler.try_get_compiler().is_ok_and(|compiler| compiler.is_like_clang()) {
-                compiler.flag("-mllvm").flag("-tsan-instrument-func-entry-exit=0");
-            }
+            tell(&mut compiler);
         }
         compiler
     }

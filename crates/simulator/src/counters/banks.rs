@@ -3,8 +3,8 @@
 //!
 //! An access of a warp is made in phases: all lanes at once up to four bytes a lane, half-warps at eight, quarter-warps at sixteen (as
 //! the CUDA C Programming Guide 4.2, F.4.2, splits requests to global memory, and as is widely observed of shared memory; nobody promises
-//! it), and by `ldmatrix` or `stmatrix` one matrix of eight rows at a time. A phase takes as many wavefronts as the bank that is asked for the most different words; all but the first are
-//! conflicts.
+//! it), and by `ldmatrix` or `stmatrix` one matrix of eight rows at a time. A phase takes as many wavefronts as the bank that is asked for
+//! the most different words; all but the first are conflicts.
 //!
 //! An access of one lane becomes one of its warp by its site, a line of the source or the code behind it: a lane's n-th use of a site since
 //! the warp last met, in a barrier or a matrix instruction, belongs to the other lanes' n-th uses of it. For lanes that leave a loop at

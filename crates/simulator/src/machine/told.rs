@@ -1,4 +1,5 @@
-//! What kernels that were compiled to tell of plain accesses (`GRIDPOINT_TOLD`) tell beside: the last part of `kernels/simulator.h`. Their
+//! What kernels that were compiled to tell of plain accesses (`GRIDPOINT_TOLD`) tell beside: the last part of
+//! `include/gridpoint_simulator.h`. Their
 //! contract is that of [`super::instructions`]; nothing here can fault.
 
 use std::ffi::c_void;

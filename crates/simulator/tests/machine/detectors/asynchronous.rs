@@ -238,15 +238,20 @@ fn a_load_is_known_by_its_mbarrier_and_not_by_who_issued_it() {
     assert!(landed > 0, "under some seed the load lands before the read");
 }
 
-/// Thread 0 stores 16 bytes from shared memory and then writes there: after its wait, or with the bug before.
-extern "C" fn early_overwrite(pointer: *const c_void) {
-    let parameters = parameters(pointer);
+/// Fills 16 bytes of shared memory for a bulk copy.
+fn write_source() {
     if thread() < 4 {
         put(shared_word(thread()), thread());
         // SAFETY: inside a kernel.
         unsafe { gridpoint_fence_proxy_async() };
     }
     barrier();
+}
+
+/// Thread 0 stores 16 bytes from shared memory and then writes there: after its wait, or with the bug before.
+extern "C" fn early_overwrite(pointer: *const c_void) {
+    let parameters = parameters(pointer);
+    write_source();
     if thread() == 0 {
         // SAFETY: inside a kernel.
         unsafe {
@@ -304,12 +309,7 @@ fn the_write_of_a_bulk_copy_is_handed_on_after_the_wait_for_it() {
 /// Another warp writes to the source after thread 0's wait: `numbers[0]` 1 for no barrier between.
 extern "C" fn unordered_overwrite(pointer: *const c_void) {
     let parameters = parameters(pointer);
-    if thread() < 4 {
-        put(shared_word(thread()), thread());
-        // SAFETY: inside a kernel.
-        unsafe { gridpoint_fence_proxy_async() };
-    }
-    barrier();
+    write_source();
     if thread() == 0 {
         // SAFETY: inside a kernel.
         unsafe {
