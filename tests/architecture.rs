@@ -26,6 +26,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "gridpoint-plan",
             "gridpoint-driver",
             "gridpoint-simulator",
+            // Of the build script: how a host compiler is to take kernels.
+            "gridpoint-simulator-build",
             "gridpoint-runtime",
             "gridpoint-graph",
             "gridpoint-model",
