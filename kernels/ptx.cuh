@@ -17,6 +17,7 @@
 #include <string.h>
 #include "gridpoint_simulator.h"
 #define GRIDPOINT_DEVICE static inline
+#define GRIDPOINT_DEVICE_MEMBER inline
 #define GRIDPOINT_UNROLL
 #define GRIDPOINT_UNROLL_8
 #endif
@@ -108,6 +109,51 @@ GRIDPOINT_DEVICE uint32_t pack_bf16(float low, float high) {
 }
 
 GRIDPOINT_DEVICE uint16_t float_to_bf16(float value) { return static_cast<uint16_t>(pack_bf16(value, 0.0f) & 0xffffu); }
+
+// The float of 16 float16 bits, exactly (9.7.9.22, cvt.f32.f16).
+GRIDPOINT_DEVICE float f16_to_float(uint32_t bits) {
+#ifdef __CUDACC__
+  float value;
+  asm("{.reg .b16 half; cvt.u16.u32 half, %1; cvt.f32.f16 %0, half;}" : "=f"(value) : "r"(bits));
+  return value;
+#else
+  const uint32_t sign = (bits & 0x8000u) << 16;
+  const uint32_t magnitude = bits & 0x7fffu;
+  // Exponents move up by 112; what was infinite or NaN moves to the top, what was subnormal is a multiple of 2^-24.
+  if (magnitude >= 0x7c00u) return float_from_bits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  if (magnitude >= 0x0400u) return float_from_bits(sign | ((magnitude << 13) + (112u << 23)));
+  return float_from_bits(sign | float_bits(static_cast<float>(magnitude) * 0x1p-24f));
+#endif
+}
+
+// As pack_bf16 in float16: round to nearest even, beyond 65504 infinity, NaN becomes 0x7fff (9.7.9.22, cvt.rn.f16x2.f32).
+GRIDPOINT_DEVICE uint32_t pack_f16(float low, float high) {
+#ifdef __CUDACC__
+  uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+#else
+  uint32_t halves[2];
+  float values[2] = {low, high};
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t bits = float_bits(values[i]);
+    const uint32_t sign = bits >> 16 & 0x8000u;
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    if (values[i] != values[i]) {
+      halves[i] = 0x7fffu;
+    } else if (magnitude >= 0x477ff000u) {
+      // From 65520 on, halfway to the next power of two.
+      halves[i] = sign | 0x7c00u;
+    } else if (magnitude >= 0x38800000u) {
+      halves[i] = sign | (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    } else {
+      // Adding 0.5, whose unit in the last place is 2^-24, rounds to a multiple of 2^-24, the unit of subnormal numbers.
+      halves[i] = sign | (float_bits(float_from_bits(magnitude) + 0.5f) - 0x3f000000u);
+    }
+  }
+  return halves[0] | halves[1] << 16;
+#endif
+}
 
 // ---- arithmetic whose result differs between devices --------------------------------------------------------------------------
 
