@@ -1,16 +1,8 @@
-// Matrix multiplication with fused epilogues: output = epilogue(activations x weights^T), bf16 in, float32 accumulation.
+// Matrix multiplication with fused epilogues (epilogue.cuh): output = epilogue(activations x weights^T), bf16 or float16 in, float32 accumulation.
+// The path for GPUs before Hopper, and for shapes that no other product takes.
 //
-//   plain:          output = bf16(x)                    plain_f32:  output = x, in float32 (language-model head)
-//   bias:           output = bf16(x + bias)             residual:   output = bf16(x + residual)
-//   bias_residual:  output = bf16((x + bias) + residual)
-//   swiglu:         output[:, j] = bf16(silu(x[:, 2j]) * x[:, 2j + 1]), silu(g) = g / (1 + exp(-g)); N is even and the weights' rows are
-//                   interleaved gate 0, up 0, gate 1, up 1, ... (Shazeer, "GLU Variants Improve Transformer", 2020)
-//
-// Each epilogue computes in float32 from the accumulator and rounds once. Hugging Face's modules round after every step (product,
-// activation, sum); that is the same function with more rounding noise, and the tests compare with float64.
-//
-// Shapes: activations bf16 [rows, K], weights bf16 [N, K], bias bf16 [N], residual and output [rows, N] (swiglu: [rows, N / 2]). N is
-// any, K a multiple of 8; activations and weights are 16-byte aligned; output, residual and bias need their element's alignment only.
+// Shapes: activations [rows, K], weights [N, K], bias [N], residual and output [rows, N] (swiglu: [rows, N / 2]). N is any (rotary: whole
+// heads), K a multiple of 8; activations, weights and caches are 16-byte aligned; output, residual and bias need their element's alignment only.
 // Only the step's live rows are read and written. residual may be the same buffer as output: each element is read and then written by
 // one thread.
 //
@@ -31,8 +23,9 @@
 // are read once; with many, the tiles in flight at one time (132 to 396 of them) span 16 row tiles by 8 to 25 column tiles, close to the
 // square that reads least, and weights come from device memory once for each 16 row tiles while a group's activations stay in L2.
 //
-// Numbers: each element is the sum over ascending k16 steps, from zero, in float32, by one mma instruction a step, whatever the tile
-// variant, the grid, the row's place or the other rows: all variants give the same bits. No split over K.
+// Numbers: K is cut into the segments of GemmParameters; each is the sum over ascending k16 steps, from zero, in float32, by one mma
+// instruction a step, and segments are added in order, whatever the tile variant, the grid, the row's place or the other rows: all variants
+// give the same bits. The tile of 128x128 has no registers for a second set of sums and takes one segment only.
 //
 // Launch contract; dynamic shared memory = stages x (rows + columns) x 128 bytes, also in parameters.h. Before
 // griddepcontrol.wait only weights and the step block are read: both are complete before the first kernel of a step starts.
@@ -50,7 +43,7 @@
 // 128x128 is bound by the tensor pipe and by shared memory: a 64x64 warp tile reads 4 KB of fragments for 65536 multiply-adds, 16 a
 // byte, where 64x32 with eight warps has 10.7; at 128 bytes a clock 64x32 would cap an SM near 1365 multiply-adds a clock before
 // cp.async takes its share (256 clocks a stage). Two blocks an SM hide each other's barriers and epilogues.
-#include "tile.cuh"
+#include "epilogue.cuh"
 
 namespace gridpoint {
 namespace {
@@ -85,6 +78,8 @@ struct Tile {
   static constexpr uint32_t kActivationBytes = Rows * kRowBytes;
   static constexpr uint32_t kStageBytes = (Rows + Columns) * kRowBytes;
   static constexpr uint32_t kSharedBytes = Stages * kStageBytes;
+  // Whether a second set of sums fits the registers, so that K can be cut into segments.
+  static constexpr bool kSegmented = kRowTiles * kColumnTiles * 4 <= 64;
 
   static_assert(Rows % WarpRows == 0 && Columns % WarpColumns == 0, "warps cover the tile exactly");
   static_assert(WarpRows % 16 == 0 && WarpColumns % 16 == 0, "an ldmatrix of four matrices covers 16 rows of either operand");
@@ -102,21 +97,6 @@ static_assert(Tile16x64::kSharedBytes == GRIDPOINT_GEMM_16X64_SHARED_BYTES, "the
 static_assert(Tile64x64::kSharedBytes == GRIDPOINT_GEMM_64X64_SHARED_BYTES, "the launch reserves exactly the ring");
 static_assert(Tile128x128::kSharedBytes == GRIDPOINT_GEMM_128X128_SHARED_BYTES, "the launch reserves exactly the ring");
 
-template <typename OutputType, bool Bias, bool Residual, bool Gated>
-struct Epilogue {
-  using Output = OutputType;
-  static constexpr bool kBias = Bias;
-  static constexpr bool kResidual = Residual;
-  static constexpr bool kGated = Gated;
-};
-
-using Plain = Epilogue<uint16_t, false, false, false>;
-using PlainFloat = Epilogue<float, false, false, false>;
-using WithBias = Epilogue<uint16_t, true, false, false>;
-using WithResidual = Epilogue<uint16_t, false, true, false>;
-using WithBiasAndResidual = Epilogue<uint16_t, true, true, false>;
-using SwiGlu = Epilogue<uint16_t, false, false, true>;
-
 // ---- the walk over tiles and k ------------------------------------------------------------------------------------------------
 
 // What a launch covers.
@@ -127,6 +107,7 @@ struct Extent {
   uint32_t row_tiles;
   uint32_t column_tiles;
   uint32_t k_tiles;
+  uint32_t segment_tiles;  // k tiles of a segment
   uint32_t tiles;
 };
 
@@ -145,6 +126,7 @@ GRIDPOINT_DEVICE Extent extent_of(const GemmParameters& parameters) {
   extent.row_tiles = ceiling_divide(extent.rows, Tile::kRows);
   extent.column_tiles = ceiling_divide(extent.columns, Tile::kColumns);
   extent.k_tiles = ceiling_divide(extent.k, kBlockK);
+  extent.segment_tiles = ceiling_divide(parameters.segment, kBlockK);
   extent.tiles = extent.row_tiles * extent.column_tiles;
   return extent;
 }
@@ -280,120 +262,18 @@ GRIDPOINT_DEVICE void load_fragments(Fragments<Tile>& fragments, const LaneRows&
   }
 }
 
-template <class Tile>
+template <class Element, class Tile>
 GRIDPOINT_DEVICE void multiply_stage(float (&sums)[Tile::kRowTiles][Tile::kColumnTiles][4], const LaneRows& rows, uint32_t stage_address) {
   Fragments<Tile> fragments[2];
   load_fragments<Tile>(fragments[0], rows, stage_address, 0);
   GRIDPOINT_UNROLL
   for (uint32_t step = 0; step < kSteps; ++step) {
     if (step + 1 < kSteps) load_fragments<Tile>(fragments[(step + 1) % 2], rows, stage_address, step + 1);
-    mma_bf16<Tile::kRowTiles, Tile::kColumnTiles>(sums, fragments[step % 2].activations, fragments[step % 2].weights);
+    Element::template mma<Tile::kRowTiles, Tile::kColumnTiles>(sums, fragments[step % 2].activations, fragments[step % 2].weights);
   }
 }
 
-// ---- epilogue -----------------------------------------------------------------------------------------------------------------
-
-// Packed bf16 pairs of a run of `Count` neighbouring columns.
-template <int Count>
-struct Run {
-  uint32_t word[Count / 2];
-};
-
-GRIDPOINT_DEVICE bool aligned(const void* pointer, uint32_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
-
-// The first `count` of `Count` columns, the others zero.
-template <int Count>
-GRIDPOINT_DEVICE Run<Count> load_run(const uint16_t* source, uint32_t count) {
-  Run<Count> run;
-  if (count >= Count && aligned(source, Count * 2)) {
-    if constexpr (Count == 8) {
-      const Vector16 vector = load16(source);
-      GRIDPOINT_UNROLL
-      for (int i = 0; i < 4; ++i) run.word[i] = vector.word[i];
-    } else {
-      static_assert(Count == 4, "runs are of four or eight columns");
-      const Vector8 vector = load8(source);
-      run.word[0] = vector.word[0];
-      run.word[1] = vector.word[1];
-    }
-    return run;
-  }
-  GRIDPOINT_UNROLL
-  for (uint32_t i = 0; i < Count / 2; ++i) {
-    const uint32_t low = 2 * i < count ? source[2 * i] : 0;
-    const uint32_t high = 2 * i + 1 < count ? source[2 * i + 1] : 0;
-    run.word[i] = low | high << 16;
-  }
-  return run;
-}
-
-template <int Count>
-GRIDPOINT_DEVICE void store_run(uint16_t* target, const float (&values)[Count], uint32_t count) {
-  Run<Count> run;
-  GRIDPOINT_UNROLL
-  for (int i = 0; i < Count / 2; ++i) run.word[i] = pack_bf16(values[2 * i], values[2 * i + 1]);
-  if (count >= Count && aligned(target, Count * 2)) {
-    if constexpr (Count == 8) {
-      store16(target, Vector16{{run.word[0], run.word[1], run.word[2], run.word[3]}});
-    } else if constexpr (Count == 4) {
-      store8(target, Vector8{{run.word[0], run.word[1]}});
-    } else {
-      static_assert(Count == 2, "runs of output are of two, four or eight columns");
-      *reinterpret_cast<uint32_t*>(target) = run.word[0];
-    }
-    return;
-  }
-  GRIDPOINT_UNROLL
-  for (uint32_t i = 0; i < Count; ++i) {
-    if (i < count) target[i] = static_cast<uint16_t>(run.word[i / 2] >> (i % 2 * 16));
-  }
-}
-
-template <int Count>
-GRIDPOINT_DEVICE void store_run(float* target, const float (&values)[Count], uint32_t count) {
-  static_assert(Count % 4 == 0, "runs of float are whole vectors of 16 bytes");
-  if (count >= Count && aligned(target, 16)) {
-    GRIDPOINT_UNROLL
-    for (int i = 0; i < Count; i += 4) {
-      store16(target + i, Vector16{{float_bits(values[i]), float_bits(values[i + 1]), float_bits(values[i + 2]), float_bits(values[i + 3])}});
-    }
-    return;
-  }
-  GRIDPOINT_UNROLL
-  for (uint32_t i = 0; i < Count; ++i) {
-    if (i < count) target[i] = values[i];
-  }
-}
-
-GRIDPOINT_DEVICE float sigmoid_linear_unit(float x) { return divide(x, 1.0f + exponential(-x)); }
-
-// One thread's run of columns [column, column + kRun) of row `row`.
-template <class Tile, class Epilogue>
-GRIDPOINT_DEVICE void finish_run(const GemmParameters& parameters, uint32_t row, uint32_t column, float (&values)[Tile::kRun],
-                                 const Run<Tile::kRun>& bias, const Run<Tile::kRun>& residual) {
-  GRIDPOINT_UNROLL
-  for (int i = 0; i < Tile::kRun / 2; ++i) {
-    if constexpr (Epilogue::kBias) {
-      values[2 * i] += low_bf16(bias.word[i]);
-      values[2 * i + 1] += high_bf16(bias.word[i]);
-    }
-    if constexpr (Epilogue::kResidual) {
-      values[2 * i] += low_bf16(residual.word[i]);
-      values[2 * i + 1] += high_bf16(residual.word[i]);
-    }
-  }
-  using Output = typename Epilogue::Output;
-  Output* output = static_cast<Output*>(parameters.output);
-  const uint32_t count = parameters.n - column;
-  if constexpr (Epilogue::kGated) {
-    float gated[Tile::kRun / 2];
-    GRIDPOINT_UNROLL
-    for (int i = 0; i < Tile::kRun / 2; ++i) gated[i] = sigmoid_linear_unit(values[2 * i]) * values[2 * i + 1];
-    store_run<Tile::kRun / 2>(output + static_cast<uint64_t>(row) * (parameters.n / 2) + column / 2, gated, count / 2);
-  } else {
-    store_run<Tile::kRun>(output + static_cast<uint64_t>(row) * parameters.n + column, values, count);
-  }
-}
+// ---- the end of a tile -----------------------------------------------------------------------------------------------------------
 
 // `row` and `column` are the corner of this warp's part of the tile.
 template <class Tile, class Epilogue>
@@ -401,21 +281,20 @@ GRIDPOINT_DEVICE void finish_tile(const GemmParameters& parameters, const Extent
                                   const float (&sums)[Tile::kRowTiles][Tile::kColumnTiles][4]) {
   row += lane_index() / 4;
   column += lane_index() % 4 * Tile::kRun;
+  EpilogueRow about[Tile::kRowTiles * 2];
+  GRIDPOINT_UNROLL
+  for (uint32_t half = 0; half < Tile::kRowTiles * 2; ++half) {
+    if (row + half * 8 < extent.rows) about[half] = epilogue_row<Epilogue>(parameters, row + half * 8);
+  }
   GRIDPOINT_UNROLL
   for (int group = 0; group < Tile::kGroups; ++group, column += 4 * Tile::kRun) {
     if (column >= extent.columns) break;
     // All reads of a group before its first write, so that their latencies overlap. Reads and writes of a thread meet only in its own elements.
-    Run<Tile::kRun> bias = {};
+    const Run<Tile::kRun> bias = bias_run<Tile::kRun>(parameters, column);
     Run<Tile::kRun> residual[Tile::kRowTiles * 2] = {};
-    if constexpr (Epilogue::kBias) bias = load_run<Tile::kRun>(parameters.bias + column, extent.columns - column);
-    if constexpr (Epilogue::kResidual) {
-      GRIDPOINT_UNROLL
-      for (uint32_t half = 0; half < Tile::kRowTiles * 2; ++half) {
-        if (row + half * 8 < extent.rows) {
-          const uint16_t* source = parameters.residual + static_cast<uint64_t>(row + half * 8) * extent.columns + column;
-          residual[half] = load_run<Tile::kRun>(source, extent.columns - column);
-        }
-      }
+    GRIDPOINT_UNROLL
+    for (uint32_t half = 0; half < Tile::kRowTiles * 2; ++half) {
+      if (row + half * 8 < extent.rows) residual[half] = residual_run<Epilogue, Tile::kRun>(parameters, row + half * 8, column);
     }
     GRIDPOINT_UNROLL
     for (uint32_t half = 0; half < Tile::kRowTiles * 2; ++half) {
@@ -423,13 +302,37 @@ GRIDPOINT_DEVICE void finish_tile(const GemmParameters& parameters, const Extent
         float values[Tile::kRun];
         GRIDPOINT_UNROLL
         for (int i = 0; i < Tile::kRun; ++i) values[i] = sums[half / 2][group * Tile::kGroup + i / 2][half % 2 * 2 + i % 2];
-        finish_run<Tile, Epilogue>(parameters, row + half * 8, column, values, bias, residual[half]);
+        finish_run<Epilogue, Tile::kRun>(parameters, row + half * 8, column, values, about[half], bias, residual[half]);
       }
     }
   }
 }
 
 // ---- the kernel ---------------------------------------------------------------------------------------------------------------
+
+template <int M, int N>
+GRIDPOINT_DEVICE void clear(float (&sums)[M][N][4]) {
+  GRIDPOINT_UNROLL
+  for (int m = 0; m < M; ++m) {
+    GRIDPOINT_UNROLL
+    for (int n = 0; n < N; ++n) {
+      GRIDPOINT_UNROLL
+      for (int i = 0; i < 4; ++i) sums[m][n][i] = 0.0f;
+    }
+  }
+}
+
+template <int M, int N>
+GRIDPOINT_DEVICE void add(float (&total)[M][N][4], const float (&sums)[M][N][4]) {
+  GRIDPOINT_UNROLL
+  for (int m = 0; m < M; ++m) {
+    GRIDPOINT_UNROLL
+    for (int n = 0; n < N; ++n) {
+      GRIDPOINT_UNROLL
+      for (int i = 0; i < 4; ++i) total[m][n][i] += sums[m][n][i];
+    }
+  }
+}
 
 template <class Tile>
 struct alignas(16) Ring {
@@ -471,14 +374,10 @@ GRIDPOINT_DEVICE void multiply(const GemmParameters& parameters) {
     const bool active = warp_row < extent.rows && warp_column < extent.columns;
 
     float sums[Tile::kRowTiles][Tile::kColumnTiles][4];
-    GRIDPOINT_UNROLL
-    for (int m = 0; m < Tile::kRowTiles; ++m) {
-      GRIDPOINT_UNROLL
-      for (int n = 0; n < Tile::kColumnTiles; ++n) {
-        GRIDPOINT_UNROLL
-        for (int i = 0; i < 4; ++i) sums[m][n][i] = 0.0f;
-      }
-    }
+    float total[Tile::kSegmented ? Tile::kRowTiles : 1][Tile::kColumnTiles][4];
+    clear(sums);
+    clear(total);
+    uint32_t segment_left = extent.segment_tiles;
 
     for (uint32_t k_tile = 0; k_tile < extent.k_tiles; ++k_tile) {
       // The stage to read is complete for this thread, and after the barrier for all; the barrier also says that all warps are done
@@ -489,10 +388,19 @@ GRIDPOINT_DEVICE void multiply(const GemmParameters& parameters) {
       load_activations<Tile>(loader, extent, write_address);
       copy_async_commit();
       advance<Tile>(loader, parameters, extent);
-      if (active) multiply_stage<Tile>(sums, rows, read_address);
+      if (active) multiply_stage<typename Epilogue::Element, Tile>(sums, rows, read_address);
+      if constexpr (Tile::kSegmented) {
+        if (--segment_left == 0) {
+          add(total, sums);
+          clear(sums);
+          segment_left = extent.segment_tiles;
+        }
+      }
       write_address = read_address;
       read_address = read_address + Tile::kStageBytes == ring + Tile::kSharedBytes ? ring : read_address + Tile::kStageBytes;
     }
+    // What is left of the last segment; zeros where it was whole.
+    if constexpr (Tile::kSegmented) add(sums, total);
     if (active) finish_tile<Tile, Epilogue>(parameters, extent, warp_row, warp_column, sums);
   }
 }
@@ -501,19 +409,21 @@ GRIDPOINT_DEVICE void multiply(const GemmParameters& parameters) {
 }  // namespace gridpoint
 
 // The number of blocks bounds registers so that they allow as many as shared memory does.
-#define GEMM_INSTANCE(X, name, blocks, Tile, Epilogue) \
-  X(name, GemmParameters, GRIDPOINT_GEMM_THREADS, blocks, gridpoint::multiply<gridpoint::Tile, gridpoint::Epilogue>)
-#define GEMM_EPILOGUES(X, tile, Tile, blocks)                                      \
-  GEMM_INSTANCE(X, gemm_##tile##_plain, blocks, Tile, Plain)                       \
-  GEMM_INSTANCE(X, gemm_##tile##_plain_f32, blocks, Tile, PlainFloat)              \
-  GEMM_INSTANCE(X, gemm_##tile##_bias, blocks, Tile, WithBias)                     \
-  GEMM_INSTANCE(X, gemm_##tile##_residual, blocks, Tile, WithResidual)             \
-  GEMM_INSTANCE(X, gemm_##tile##_bias_residual, blocks, Tile, WithBiasAndResidual) \
-  GEMM_INSTANCE(X, gemm_##tile##_swiglu, blocks, Tile, SwiGlu)
+#define GEMM_INSTANCE(X, name, blocks, Tile, Element, Kind) \
+  X(name, GemmParameters, GRIDPOINT_GEMM_THREADS, blocks, gridpoint::multiply<gridpoint::Tile, gridpoint::Epilogue<gridpoint::Element, gridpoint::EpilogueKind::Kind>>)
+#define GEMM_EPILOGUES(X, tile, Tile, blocks, Element, suffix)                          \
+  GEMM_INSTANCE(X, gemm_##tile##_plain##suffix, blocks, Tile, Element, kPlain)          \
+  GEMM_INSTANCE(X, gemm_##tile##_logits##suffix, blocks, Tile, Element, kLogits)        \
+  GEMM_INSTANCE(X, gemm_##tile##_residual##suffix, blocks, Tile, Element, kResidual)    \
+  GEMM_INSTANCE(X, gemm_##tile##_swiglu##suffix, blocks, Tile, Element, kSwiGlu)        \
+  GEMM_INSTANCE(X, gemm_##tile##_rotary##suffix, blocks, Tile, Element, kRotary)
+#define GEMM_ELEMENTS(X, tile, Tile, blocks)         \
+  GEMM_EPILOGUES(X, tile, Tile, blocks, Bf16, )      \
+  GEMM_EPILOGUES(X, tile, Tile, blocks, F16, _f16)
 
-#define GEMM_KERNELS(X)                      \
-  GEMM_EPILOGUES(X, 16x64, Tile16x64, 2)     \
-  GEMM_EPILOGUES(X, 64x64, Tile64x64, 3)     \
-  GEMM_EPILOGUES(X, 128x128, Tile128x128, 2)
+#define GEMM_KERNELS(X)                     \
+  GEMM_ELEMENTS(X, 16x64, Tile16x64, 2)     \
+  GEMM_ELEMENTS(X, 64x64, Tile64x64, 3)     \
+  GEMM_ELEMENTS(X, 128x128, Tile128x128, 2)
 
 GRIDPOINT_MODULE(gemm, GEMM_KERNELS)

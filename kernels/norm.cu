@@ -1,11 +1,11 @@
-// RMSNorm, alone and with the residual addition in front (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019).
+// RMSNorm (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019) of the rows that the language-model head reads; those in front
+// of other products are folded into them (row_scale.cu, skinny.cu).
 //
-//   rms_norm:      output[r, :] = x * weight / sqrt(mean(x^2) + epsilon), x = input[row(r), :]
-//   rms_norm_add:  x = bf16(input[row(r), :] + addend[row(r), :]), which also goes to sum[row(r), :]
+//   output[r, :] = x * weight / sqrt(mean(x^2) + epsilon), x = input[row(r), :]
 //
-// Shapes: input, addend, sum bf16 [T, width], weight bf16 [width], output bf16 [rows, width]; width a multiple of 8, up to 65536.
-// row(r) is r, or the token row that logit row r names. Arithmetic is float32 with one rounding to bf16 at the end; Hugging Face's
-// Llama rounds x / rms to bf16 once more before the multiplication by the weight, which only loses bits.
+// Shapes: input [T, width], weight [width], output [rows, width]; width a multiple of 8, up to 65536. row(r) is r, or the token row that
+// logit row r names. Arithmetic is float32 with one rounding at the end; Hugging Face's Llama rounds x / rms once more before the
+// multiplication by the weight, which only loses bits.
 //
 // A row is spread over one warp where its width allows each lane at most four vectors of 16 bytes (width <= 1024), else over the
 // whole block. The choice, and with it the order of the sum of squares, follows from the width alone, so that a row has the same
@@ -14,11 +14,12 @@
 // barrier a row, and one block barrier more where the block shares a row. Buffers alternate between rows, which stands in for a second
 // barrier: whoever writes buffer b again has passed the barrier after everyone's reads of b.
 //
-// `sum` may be the same buffer as input or addend, and output the same as input, where rows are tokens: each element is read and
-// written by one thread. With gathered rows they must be distinct; a row that is named twice must not be summed.
+// Output may be the same buffer as input where rows are tokens: each element is read and written by one thread. With gathered rows they
+// must be distinct.
 //
 // Launch: GRIDPOINT_NORM_THREADS threads, GRIDPOINT_NORM_SHARED_BYTES of shared memory, any grid; full at one block for every
 // eight rows of width <= 1024, else one for every row.
+#include "element.cuh"
 #include "tile.cuh"
 
 namespace gridpoint {
@@ -38,33 +39,25 @@ struct NormShared {
 };
 static_assert(sizeof(NormShared) == GRIDPOINT_NORM_SHARED_BYTES, "the launch reserves exactly this struct");
 
-// Adds two vectors of bf16 element by element in float32, rounding each sum to bf16.
-GRIDPOINT_DEVICE Vector16 add_bf16(const Vector16& a, const Vector16& b) {
-  Vector16 sum;
-  GRIDPOINT_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    sum.word[i] = pack_bf16(low_bf16(a.word[i]) + low_bf16(b.word[i]), high_bf16(a.word[i]) + high_bf16(b.word[i]));
-  }
-  return sum;
-}
-
+template <class Element>
 GRIDPOINT_DEVICE float add_squares(float total, const Vector16& values) {
   GRIDPOINT_UNROLL
   for (int i = 0; i < 4; ++i) {
-    const float low = low_bf16(values.word[i]);
-    const float high = high_bf16(values.word[i]);
+    const float low = Element::low(values.word[i]);
+    const float high = Element::high(values.word[i]);
     total = fused_multiply_add(high, high, fused_multiply_add(low, low, total));
   }
   return total;
 }
 
+template <class Element>
 GRIDPOINT_DEVICE Vector16 normalized(const Vector16& values, const Vector16& weights, float scale) {
   Vector16 result;
   GRIDPOINT_UNROLL
   for (int i = 0; i < 4; ++i) {
-    const float low = low_bf16(values.word[i]) * scale * low_bf16(weights.word[i]);
-    const float high = high_bf16(values.word[i]) * scale * high_bf16(weights.word[i]);
-    result.word[i] = pack_bf16(low, high);
+    const float low = Element::low(values.word[i]) * scale * Element::low(weights.word[i]);
+    const float high = Element::high(values.word[i]) * scale * Element::high(weights.word[i]);
+    result.word[i] = Element::pack(low, high);
   }
   return result;
 }
@@ -100,7 +93,7 @@ GRIDPOINT_DEVICE float row_sum(NormShared& memory, float partial, uint32_t turn)
 }
 
 // Rows first, first + stride, ...; each is shared by `Threads` threads, of which this is number `thread`.
-template <bool Add, bool BlockRow>
+template <class Element, bool BlockRow>
 GRIDPOINT_DEVICE void norm_rows(const NormParameters& parameters, uint32_t first, uint32_t stride, uint32_t thread) {
   constexpr uint32_t kThreads = BlockRow ? GRIDPOINT_NORM_THREADS : kWarpThreads;
   NormShared& memory = shared<NormShared>();
@@ -114,8 +107,6 @@ GRIDPOINT_DEVICE void norm_rows(const NormParameters& parameters, uint32_t first
     const uint32_t source_row = parameters.rows == GRIDPOINT_ROWS_TOKENS ? r : static_cast<uint32_t>(logit_rows[r].token_row);
     const uint64_t source = static_cast<uint64_t>(source_row) * parameters.width;
     const uint16_t* input = parameters.input + source;
-    const uint16_t* addend = Add ? parameters.addend + source : nullptr;
-    uint16_t* sum = Add ? parameters.sum + source : nullptr;
     uint16_t* output = parameters.output + static_cast<uint64_t>(r) * parameters.width;
 
     Vector16 held[kHeldVectors];
@@ -125,29 +116,14 @@ GRIDPOINT_DEVICE void norm_rows(const NormParameters& parameters, uint32_t first
       const uint32_t vector = thread + i * kThreads;
       if (vector < vectors) held[i] = load16(input + vector * kVectorElements);
     }
-    if (Add) {
-      GRIDPOINT_UNROLL
-      for (uint32_t i = 0; i < kHeldVectors; ++i) {
-        const uint32_t vector = thread + i * kThreads;
-        if (vector < vectors) held[i] = add_bf16(held[i], load16(addend + vector * kVectorElements));
-      }
-    }
     GRIDPOINT_UNROLL
     for (uint32_t i = 0; i < kHeldVectors; ++i) {
       const uint32_t vector = thread + i * kThreads;
-      if (vector < vectors) {
-        if (Add) store16(sum + vector * kVectorElements, held[i]);
-        partial = add_squares(partial, held[i]);
-      }
+      if (vector < vectors) partial = add_squares<Element>(partial, held[i]);
     }
     if (BlockRow) {
       for (uint32_t vector = thread + kHeldVectors * kThreads; vector < vectors; vector += kThreads) {
-        Vector16 values = load16(input + vector * kVectorElements);
-        if (Add) {
-          values = add_bf16(values, load16(addend + vector * kVectorElements));
-          store16(sum + vector * kVectorElements, values);
-        }
-        partial = add_squares(partial, values);
+        partial = add_squares<Element>(partial, load16(input + vector * kVectorElements));
       }
     }
 
@@ -159,33 +135,32 @@ GRIDPOINT_DEVICE void norm_rows(const NormParameters& parameters, uint32_t first
       const uint32_t vector = thread + i * kThreads;
       if (vector < vectors) {
         const Vector16 weights = load16(parameters.weight + vector * kVectorElements);
-        store16(output + vector * kVectorElements, normalized(held[i], weights, scale));
+        store16(output + vector * kVectorElements, normalized<Element>(held[i], weights, scale));
       }
     }
     if (BlockRow) {
-      const uint16_t* again = Add ? sum : input;
       for (uint32_t vector = thread + kHeldVectors * kThreads; vector < vectors; vector += kThreads) {
         const Vector16 weights = load16(parameters.weight + vector * kVectorElements);
-        store16(output + vector * kVectorElements, normalized(load16(again + vector * kVectorElements), weights, scale));
+        store16(output + vector * kVectorElements, normalized<Element>(load16(input + vector * kVectorElements), weights, scale));
       }
     }
   }
 }
 
-template <bool Add>
+template <class Element>
 GRIDPOINT_DEVICE void norm(const NormParameters& parameters) {
   grid_dependency_wait();
   if (parameters.width / kVectorElements <= kWarpRowVectors) {
-    norm_rows<Add, false>(parameters, block_index() * kWarps + warp_index(), grid_blocks() * kWarps, lane_index());
+    norm_rows<Element, false>(parameters, block_index() * kWarps + warp_index(), grid_blocks() * kWarps, lane_index());
   } else {
-    norm_rows<Add, true>(parameters, block_index(), grid_blocks(), thread_index());
+    norm_rows<Element, true>(parameters, block_index(), grid_blocks(), thread_index());
   }
 }
 
 }  // namespace
 }  // namespace gridpoint
 
-#define NORM_KERNELS(X)                                                              \
-  X(rms_norm, NormParameters, GRIDPOINT_NORM_THREADS, 3, gridpoint::norm<false>)     \
-  X(rms_norm_add, NormParameters, GRIDPOINT_NORM_THREADS, 3, gridpoint::norm<true>)
+#define NORM_KERNELS(X)                                                                        \
+  X(rms_norm, NormParameters, GRIDPOINT_NORM_THREADS, 3, gridpoint::norm<gridpoint::Bf16>)     \
+  X(rms_norm_f16, NormParameters, GRIDPOINT_NORM_THREADS, 3, gridpoint::norm<gridpoint::F16>)
 GRIDPOINT_MODULE(norm, NORM_KERNELS)

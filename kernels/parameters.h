@@ -23,7 +23,6 @@
 #define GRIDPOINT_NORM_SHARED_BYTES 2112u
 #define GRIDPOINT_SAMPLE_THREADS 256u
 #define GRIDPOINT_SAMPLE_SHARED_BYTES 36768u
-#define GRIDPOINT_ROPE_THREADS 256u
 #define GRIDPOINT_SCHEDULE_THREADS 256u
 #define GRIDPOINT_SCHEDULE_SHARED_BYTES 41004u
 #define GRIDPOINT_ATTENTION_THREADS 128u
@@ -39,52 +38,77 @@ typedef struct EmbeddingParameters {
   uint32_t vocabulary;
 } EmbeddingParameters;
 
-// norm.cu: output[r, :] = rms_norm(input[row(r), :] (+ addend[row(r), :])) * weight; the sum goes to `sum` where there is an addend.
+// norm.cu: output[r, :] = rms_norm(input[row(r), :]) * weight.
 typedef struct NormParameters {
   const StepHeader* step;
-  const uint16_t* input;   // bf16 [T, width]
-  const uint16_t* addend;  // bf16 [T, width] or null
-  const uint16_t* weight;  // bf16 [width]
-  uint16_t* sum;           // bf16 [T, width], written only with an addend
-  uint16_t* output;        // bf16 [rows, width]
+  const uint16_t* input;   // [T, width]
+  const uint16_t* weight;  // [width]
+  uint16_t* output;        // [rows, width]
   float epsilon;
   uint32_t width;  // multiple of 8
   uint32_t rows;   // GRIDPOINT_ROWS_TOKENS: row(r) = r; GRIDPOINT_ROWS_LOGITS: row(r) = logit_rows[r].token_row
   uint32_t reserved;
 } NormParameters;
 
-// gemm.cu: output = epilogue(activations x weights^T), accumulated in float32 over ascending k.
+// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
+// that it reads anyway (skinny.cu alone).
+#define GRIDPOINT_SCALE_NONE 0u
+#define GRIDPOINT_SCALE_GIVEN 1u
+#define GRIDPOINT_SCALE_COMPUTED 2u
+
+// Columns of a group of squares: the sum of squares of a row is accumulated from zero in each group, in ascending steps of 16 columns, and
+// the groups are added in order, so that every kernel that computes it gets the same bits.
+#define GRIDPOINT_SQUARES_COLUMNS 512u
+
+// gemm.cu, skinny.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
+// values, whatever the rows: each is accumulated in float32 from zero over ascending steps of 16, and segments are added in order.
+// Elements are bf16 or, in kernels whose name ends in _f16, float16.
 typedef struct GemmParameters {
   const StepHeader* step;
-  const uint16_t* activations;  // bf16 [rows, K]
-  const uint16_t* weights;      // bf16 [N, K]
-  const uint16_t* bias;         // bf16 [N], or null
-  const uint16_t* residual;     // bf16 [rows, N], or null; may equal output
-  void* output;                 // bf16 or float [rows, N]; SwiGLU: bf16 [rows, N / 2]
+  const uint16_t* activations;  // [rows, K]
+  const uint16_t* weights;      // [N, K]
+  const uint16_t* bias;         // [N], or null
+  const uint16_t* residual;     // [rows, N] for the residual epilogue; may equal output
+  void* output;                 // [rows, N]; SwiGLU [rows, N / 2]; logits float [rows, N]; rotary [rows, Hq * d]
+  const float* row_scales;      // float [rows], with GRIDPOINT_SCALE_GIVEN
+  uint16_t* key_cache;          // rotary: [pages, Hkv, 64, d] of this layer
+  uint16_t* value_cache;        // rotary: the same
+  const float* rotary;          // rotary: float [positions, d / 2, 2]: (cos, sin)
+  float* partials;              // skinny.cu, where blocks share a tile: float [segments of all tiles], see there
+  uint32_t* counters;           // skinny.cu: arrivals of each tile, zero before and after a launch
   uint32_t n;
-  uint32_t k;     // multiple of 8
-  uint32_t rows;  // GRIDPOINT_ROWS_TOKENS or GRIDPOINT_ROWS_LOGITS: which real count bounds the rows
-  uint32_t reserved;
+  uint32_t k;        // multiple of 8
+  uint32_t segment;  // multiple of 64, of 512 with a scale that is computed; at least K for one segment
+  uint32_t rows;     // GRIDPOINT_ROWS_TOKENS or GRIDPOINT_ROWS_LOGITS: which real count bounds the rows
+  uint32_t scaled;   // GRIDPOINT_SCALE_*
+  float epsilon;         // of the normalisation, with GRIDPOINT_SCALE_COMPUTED
+  float inverse_width;   // 1 / K, likewise
+  uint32_t query_heads;  // rotary
+  uint32_t kv_heads;
+  uint32_t head_dim;
 } GemmParameters;
+
+// Threads of row_scale.cu's block, groups of columns that its shared memory has room for, 65536 in all, and its bytes.
+#define GRIDPOINT_ROW_SCALE_THREADS 256u
+#define GRIDPOINT_ROW_SCALE_GROUPS 128u
+#define GRIDPOINT_ROW_SCALE_SHARED_BYTES 8192u
+
+// row_scale.cu: row_scales[r] = 1 / rms(input[r, :]), for products into whose weights the normalisation is folded.
+typedef struct RowScaleParameters {
+  const StepHeader* step;
+  const uint16_t* input;  // [T, width]
+  float* row_scales;      // float [T]
+  float epsilon;
+  float inverse_width;  // 1 / width
+  uint32_t width;       // multiple of 8, at most 65536
+  uint32_t segment;     // that of the product
+} RowScaleParameters;
 
 // gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
 #define GRIDPOINT_GEMM_THREADS 128u
 #define GRIDPOINT_GEMM_16X64_SHARED_BYTES 81920u
 #define GRIDPOINT_GEMM_64X64_SHARED_BYTES 65536u
 #define GRIDPOINT_GEMM_128X128_SHARED_BYTES 98304u
-
-// rope.cu: rotates query and key heads in place by the token's position, then stores key and value at the token's slot.
-typedef struct RopeAppendParameters {
-  const StepHeader* step;
-  uint16_t* qkv;            // bf16 [T, (Hq + 2 Hkv) * d]: queries, keys, values
-  uint16_t* key_cache;      // bf16 [pages, Hkv, 64, d] of this layer
-  uint16_t* value_cache;    // bf16 [pages, Hkv, 64, d] of this layer
-  const float* rotary;      // float [positions, d / 2, 2]: (cos, sin)
-  uint32_t query_heads;
-  uint32_t kv_heads;
-  uint32_t head_dim;
-  uint32_t reserved;
-} RopeAppendParameters;
 
 // One unit of attention work for every key-value head: a tile of query rows against a range of key-value chunks.
 // Query rows of a request are numbered token * group + head of the group, group = Hq / Hkv.

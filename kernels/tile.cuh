@@ -32,6 +32,11 @@ GRIDPOINT_DEVICE float warp_maximum(float value) {
   return value;
 }
 
+// 1 / rms of a row from the sum of its squares: the same operations wherever it is computed.
+GRIDPOINT_DEVICE float row_scale_of(float sum_of_squares, float inverse_width, float epsilon) {
+  return reciprocal_square_root(fused_multiply_add(sum_of_squares, inverse_width, epsilon));
+}
+
 // The low and high bf16 of a packed word as floats.
 GRIDPOINT_DEVICE float low_bf16(uint32_t packed) { return bf16_to_float(packed & 0xffffu); }
 GRIDPOINT_DEVICE float high_bf16(uint32_t packed) { return bf16_to_float(packed >> 16); }
