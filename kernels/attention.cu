@@ -1,6 +1,6 @@
 // Paged causal attention over the work list of schedule.cu: decode and ragged prefill in one launch.
 //
-// Shapes: queries are the first Hq * d columns of qkv bf16 [T, (Hq + 2 Hkv) * d]; caches bf16 [pages, Hkv, 64, d]; output bf16
+// Shapes: queries bf16 [T, Hq * d]; caches bf16 [pages, Hkv, 64, d]; output bf16
 // [T, Hq * d]. Query rows of a request are numbered token * group + head of the group, any group from 1 to 16 (packing a group into the
 // rows of one tile: XQA, FlashInfer). The row of token i of a request with q new tokens and l cached ones sees keys [0, l - q + i].
 // Work: a persistent grid walks items x key-value heads; a block of 4 warps takes a tile of 64 query rows, 16 a warp, and streams 64-token
@@ -155,13 +155,13 @@ GRIDPOINT_DEVICE uint64_t row_offset(const Tile& tile, uint32_t row, uint64_t pi
 template <uint32_t HeadDim>
 GRIDPOINT_DEVICE void load_queries(const AttentionParameters& parameters, const Tile& tile, uint32_t target) {
   constexpr uint32_t kRowVectors = HeadDim / kVector;
-  const uint64_t pitch = uint64_t{parameters.query_heads + 2 * parameters.kv_heads} * HeadDim;
+  const uint64_t pitch = uint64_t{parameters.query_heads} * HeadDim;
   const uint32_t vectors = ceiling_divide(tile.live_rows, kWarpRows) * kWarpRows * kRowVectors;
   for (uint32_t i = thread_index(); i < vectors; i += kAttentionThreads) {
     const uint32_t row = i / kRowVectors;
     const uint32_t vector = i % kRowVectors;
     const bool live = row < tile.live_rows;
-    const uint16_t* source = parameters.qkv + (live ? row_offset<HeadDim>(tile, row, pitch) + vector * kVector : 0);
+    const uint16_t* source = parameters.queries + (live ? row_offset<HeadDim>(tile, row, pitch) + vector * kVector : 0);
     copy_async16(target + swizzled<HeadDim * 2>(row, vector), source, live ? 16 : 0);
   }
 }

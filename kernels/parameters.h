@@ -147,7 +147,7 @@ typedef struct ScheduleParameters {
 typedef struct AttentionParameters {
   const StepHeader* step;
   const AttentionWorkList* list;
-  const uint16_t* qkv;          // bf16 [T, (Hq + 2 Hkv) * d], queries rotated
+  const uint16_t* queries;      // bf16 [T, Hq * d], rotated
   const uint16_t* key_cache;    // bf16 [pages, Hkv, 64, d] of this layer
   const uint16_t* value_cache;  // bf16 [pages, Hkv, 64, d] of this layer
   uint16_t* output;             // bf16 [T, Hq * d]

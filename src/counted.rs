@@ -224,7 +224,7 @@ pub fn count_step(
     let block = layout.reserve("step block", u64::from(block_layout.bytes()).div_ceil(8))?;
     let cache = KvCache::reserve(&mut layout, config, capacity.pages)?;
     let arena = Arc::new(Arena::new(device, "the step's memory", &layout)?);
-    let kernels = Kernels::load(device, config.head_dim)?;
+    let kernels = Kernels::load(device, weights.element(), config.head_dim)?;
     let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache));
     model.clear_cache()?;
 

@@ -116,7 +116,7 @@ impl Rig {
         let block = layout.reserve("step block", u64::from(words)).expect("sizes are small");
         let cache = KvCache::reserve(&mut layout, config, pages).expect("sizes are small");
         let arena = Arc::new(Arena::new(device, "the rig", &layout).expect("the memory is there"));
-        let kernels = Kernels::load(device, config.head_dim).expect("the kernels are there");
+        let kernels = Kernels::load(device, weights.element(), config.head_dim).expect("the kernels are there");
         let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache));
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");

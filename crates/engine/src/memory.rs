@@ -136,7 +136,7 @@ pub(crate) fn place(
     sizes: &Sizes,
     options: &EngineOptions,
 ) -> Result<Placed, EngineError> {
-    let kernels = Kernels::load(device, config.head_dim)?;
+    let kernels = Kernels::load(device, weights.element(), config.head_dim)?;
     let mut layout = ArenaLayout::new();
     let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
     let uploaded = Model::upload(device, config, weights, &layout, &store)?;

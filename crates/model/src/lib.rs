@@ -20,6 +20,7 @@ mod mmap;
 mod rope;
 mod tokenizer;
 mod weight_plan;
+mod weight_source;
 mod weights;
 
 pub use checkpoint::Checkpoint;
@@ -30,5 +31,5 @@ pub use device::{
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};
 pub use tokenizer::{TokenStream, Tokenizer};
-pub use weight_plan::{DeviceTensor, LayerTensors, ModelTensors, WeightPlan};
+pub use weight_plan::{DeviceTensor, ElementType, LayerTensors, ModelTensors, WeightPlan};
 pub use weights::{AttentionBiases, HostWeights, LayerWeights, Weights};

@@ -1,29 +1,67 @@
 //! Which tensors the device holds, from the configuration alone.
 //!
 //! The projections of queries, keys and values are stacked, so that one matrix product computes all three; rows of the
-//! gate and up projections alternate, so that both halves of one output element of SwiGLU lie in the same tile.
+//! gate and up projections alternate, so that both halves of one output element of SwiGLU lie in the same tile, and so do the rows of the two
+//! halves of a query or key head, which are rotated against each other. The weights of the normalisations in front of these products are
+//! multiplied into them (W diag(w), rounded once): the kernels multiply rows by 1 / rms alone, and the normalised rows never exist. The last
+//! normalisation stays by itself, since the head may be the embedding.
 
 use crate::config::ModelConfig;
 
-/// Bytes of one bf16 element.
+/// Bytes of one element.
 pub(crate) const ELEMENT: u64 = 2;
+
+/// The 16-bit type of weights, activations and the key-value cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ElementType {
+    /// 8 bits of exponent, 8 of precision.
+    #[default]
+    BFloat16,
+    /// IEEE 754 binary16: 5 bits of exponent, 11 of precision.
+    Float16,
+}
+
+impl ElementType {
+    /// The value of 16 bits.
+    pub(crate) fn widen(self, bits: u16) -> f32 {
+        match self {
+            Self::BFloat16 => half::bf16::from_bits(bits).to_f32(),
+            Self::Float16 => half::f16::from_bits(bits).to_f32(),
+        }
+    }
+
+    /// The nearest value, to even between two.
+    pub(crate) fn narrow(self, value: f32) -> u16 {
+        match self {
+            Self::BFloat16 => half::bf16::from_f32(value).to_bits(),
+            Self::Float16 => half::f16::from_f32(value).to_bits(),
+        }
+    }
+}
+
+impl std::fmt::Display for ElementType {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::BFloat16 => "bfloat16",
+            Self::Float16 => "float16",
+        })
+    }
+}
 
 /// One `T` for each tensor of a layer that the device holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerTensors<T> {
-    /// Scale of the normalisation before attention: `[hidden]`.
-    pub input_layernorm: T,
-    /// Rows of q, then k, then v: `[(heads + 2 kv_heads) * head_dim, hidden]`.
+    /// Rows of q, then k, then v: `[(heads + 2 kv_heads) * head_dim, hidden]`; in heads of q and k element i, then element i + head_dim / 2.
+    /// Columns are multiplied by the scale of the normalisation before attention.
     pub qkv: T,
-    /// Biases of q, then k, then v: `[(heads + 2 kv_heads) * head_dim]`, where the model has them.
+    /// Biases of q, then k, then v in the same order: `[(heads + 2 kv_heads) * head_dim]`, where the model has them.
     pub qkv_bias: Option<T>,
     /// Output projection of attention: `[hidden, heads * head_dim]`.
     pub o_proj: T,
     /// Its bias: `[hidden]`, where the model has it.
     pub o_bias: Option<T>,
-    /// Scale of the normalisation before the feed-forward layer: `[hidden]`.
-    pub post_attention_layernorm: T,
-    /// Rows of gate and up in turn (gate 0, up 0, gate 1, up 1, ...): `[2 * intermediate, hidden]`.
+    /// Rows of gate and up in turn (gate 0, up 0, gate 1, up 1, ...): `[2 * intermediate, hidden]`. Columns are multiplied by the scale of the
+    /// normalisation before the feed-forward layer.
     pub gate_up: T,
     /// Output projection of the feed-forward layer: `[hidden, intermediate]`.
     pub down_proj: T,
@@ -46,12 +84,10 @@ impl<T> ModelTensors<T> {
     /// The same tensors, each as `translate` gives it: device addresses for indices, for example.
     pub fn map<U>(&self, mut translate: impl FnMut(&T) -> U) -> ModelTensors<U> {
         let layer = |layer: &LayerTensors<T>| LayerTensors {
-            input_layernorm: translate(&layer.input_layernorm),
             qkv: translate(&layer.qkv),
             qkv_bias: layer.qkv_bias.as_ref().map(&mut translate),
             o_proj: translate(&layer.o_proj),
             o_bias: layer.o_bias.as_ref().map(&mut translate),
-            post_attention_layernorm: translate(&layer.post_attention_layernorm),
             gate_up: translate(&layer.gate_up),
             down_proj: translate(&layer.down_proj),
         };
@@ -65,7 +101,7 @@ impl<T> ModelTensors<T> {
     }
 }
 
-/// One tensor that the device holds: bf16, row-major.
+/// One tensor that the device holds: 16-bit elements, row-major.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceTensor {
     /// Its name, in the checkpoint's manner: `model.layers.0.self_attn.qkv`.
@@ -83,6 +119,8 @@ pub struct DeviceTensor {
 pub struct WeightPlan {
     tensors: Vec<DeviceTensor>,
     places: ModelTensors<usize>,
+    /// Weights of normalisations that were multiplied into others.
+    folded: u64,
 }
 
 impl WeightPlan {
@@ -103,12 +141,10 @@ impl WeightPlan {
             .map(|layer| {
                 let mut add = |part: &str, rows, columns| add(format!("model.layers.{layer}.{part}"), rows, columns);
                 LayerTensors {
-                    input_layernorm: add("input_layernorm", 1, hidden),
                     qkv: add("self_attn.qkv", qkv, hidden),
                     qkv_bias: biased.then(|| add("self_attn.qkv_bias", 1, qkv)),
                     o_proj: add("self_attn.o_proj", hidden, query),
                     o_bias: biased.then(|| add("self_attn.o_bias", 1, hidden)),
-                    post_attention_layernorm: add("post_attention_layernorm", 1, hidden),
                     gate_up: add("mlp.gate_up", 2 * intermediate, hidden),
                     down_proj: add("mlp.down_proj", hidden, intermediate),
                 }
@@ -116,7 +152,8 @@ impl WeightPlan {
             .collect();
         let norm = add("model.norm".into(), 1, hidden);
         let lm_head = if config.tie_word_embeddings { embed_tokens } else { add("lm_head".into(), vocabulary, hidden) };
-        WeightPlan { places: ModelTensors { embed_tokens, layers, norm, lm_head }, tensors }
+        let folded = 2 * hidden as u64 * config.num_hidden_layers as u64;
+        WeightPlan { places: ModelTensors { embed_tokens, layers, norm, lm_head }, tensors, folded }
     }
 
     /// The tensors; a tied head is not among them a second time.
@@ -137,9 +174,9 @@ impl WeightPlan {
         self.tensors.iter().map(|tensor| tensor.bytes).sum()
     }
 
-    /// The number of weights.
+    /// The number of the model's weights, those among them that were multiplied into others.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        self.bytes() / ELEMENT
+        self.bytes() / ELEMENT + self.folded
     }
 }

@@ -6,9 +6,10 @@
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::ModelConfig;
 use crate::error::{ModelError, Result};
-use crate::weight_plan::{DeviceTensor, ELEMENT, WeightPlan};
+use crate::weight_plan::{DeviceTensor, ELEMENT, ElementType, WeightPlan};
+use crate::weight_source::Source;
 
-/// The tensors of one layer as the checkpoint has them: bf16, row-major, little-endian, at any alignment.
+/// The tensors of one layer as the checkpoint has them: bfloat16 or float16, row-major, little-endian, at any alignment.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerWeights<'a> {
     /// `[hidden]`.
@@ -59,62 +60,12 @@ pub struct HostWeights<'a> {
     pub lm_head: &'a [u8],
 }
 
-/// What one device tensor is made of: `chunk` bytes of each part in turn, from the first byte on, until all are used.
-/// With a chunk as long as the longest part this stacks them; with a chunk of one row it interleaves their rows.
-#[derive(Debug)]
-struct Source<'a> {
-    parts: Vec<&'a [u8]>,
-    chunk: usize,
-}
-
-impl<'a> Source<'a> {
-    fn stacked(parts: &[&'a [u8]]) -> Self {
-        let chunk = parts.iter().map(|part| part.len()).max().unwrap_or(0);
-        Source { parts: parts.to_vec(), chunk: chunk.max(1) }
-    }
-
-    /// Parts of equal length whose rows of `row` bytes alternate.
-    fn interleaved(parts: &[&'a [u8]], row: usize) -> Self {
-        Source { parts: parts.to_vec(), chunk: row.max(1) }
-    }
-
-    /// Fills `out` with the bytes from `offset` on; false where there are not that many.
-    fn read(&self, offset: usize, out: &mut [u8]) -> bool {
-        // Every round before the one that holds `offset` is whole: stacked parts have a single round.
-        let first = offset / self.chunk.saturating_mul(self.parts.len()).max(1);
-        let mut skip = offset - first * self.chunk * self.parts.len();
-        let mut rest = out;
-        for round in first.. {
-            let mut used = false;
-            for part in &self.parts {
-                if rest.is_empty() {
-                    return true;
-                }
-                let start = round.saturating_mul(self.chunk).min(part.len());
-                let piece = &part[start..part.len().min(start.saturating_add(self.chunk))];
-                used |= !piece.is_empty();
-                let Some(piece) = piece.get(skip..) else {
-                    skip -= piece.len();
-                    continue;
-                };
-                skip = 0;
-                let (now, later) = rest.split_at_mut(piece.len().min(rest.len()));
-                now.copy_from_slice(&piece[..now.len()]);
-                rest = later;
-            }
-            if !used {
-                break;
-            }
-        }
-        rest.is_empty()
-    }
-}
-
-/// The weights of a checkpoint, checked against the configuration: every tensor that the model needs is there, in BF16,
+/// The weights of a checkpoint, checked against the configuration: every tensor that the model needs is there, all in BF16 or all in F16,
 /// in the shape that the configuration gives it.
 #[derive(Debug)]
 pub struct Weights<'a> {
     plan: WeightPlan,
+    element: ElementType,
     host: HostWeights<'a>,
     sources: Vec<Source<'a>>,
 }
@@ -125,20 +76,30 @@ impl<'a> Weights<'a> {
     /// scales of quantised weights, norms of queries and keys.
     ///
     /// # Errors
-    /// A tensor that is missing, has another type than BF16 or another shape, or contradicts the configuration.
+    /// A tensor that is missing, has another type than BF16 or F16, than the embedding, or another shape, or contradicts the configuration.
     pub fn new(config: &ModelConfig, checkpoint: &'a Checkpoint) -> Result<Self> {
         refuse_contradictions(config, checkpoint)?;
-        let find = Finder { checkpoint };
+        let element = match checkpoint.tensor(EMBEDDING).map(|tensor| tensor.dtype) {
+            Some(safetensors::Dtype::F16) => ElementType::Float16,
+            _ => ElementType::BFloat16,
+        };
+        let find = Finder { checkpoint, element };
         let host = find.model(config)?;
         let plan = WeightPlan::new(config);
-        let sources = sources(config, &host);
-        Ok(Weights { plan, host, sources })
+        let sources = sources(config, &host, element);
+        Ok(Weights { plan, element, host, sources })
     }
 
     /// Which tensors the device holds.
     #[must_use]
     pub fn plan(&self) -> &WeightPlan {
         &self.plan
+    }
+
+    /// The type of all weights.
+    #[must_use]
+    pub fn element(&self) -> ElementType {
+        self.element
     }
 
     /// The tensors as the checkpoint has them.
@@ -186,36 +147,49 @@ fn buffer_error(tensor: &DeviceTensor, offset: u64, length: usize) -> ModelError
 }
 
 /// The sources of the plan's tensors, in the plan's order.
-fn sources<'a>(config: &ModelConfig, host: &HostWeights<'a>) -> Vec<Source<'a>> {
-    let row = config.hidden_size * ELEMENT as usize;
-    let mut sources = vec![Source::stacked(&[host.embed_tokens])];
+fn sources<'a>(config: &ModelConfig, host: &HostWeights<'a>, element: ElementType) -> Vec<Source<'a>> {
+    let unit = ELEMENT as usize;
+    let row = config.hidden_size * unit;
+    // Rows of queries and keys alternate between the halves of a head, so that the two elements of a rotated pair are neighbours.
+    let projections = |[q, k, v]: [&'a [u8]; 3], row: usize| {
+        let heads = [q, k].into_iter().flat_map(|part| part.chunks(row * config.head_dim)).map(|head| {
+            let (first, second) = head.split_at(head.len() / 2);
+            (vec![first, second], row)
+        });
+        Source::new(heads.chain([(vec![v], v.len())]))
+    };
+    let mut sources = vec![Source::of(host.embed_tokens)];
     for layer in &host.layers {
-        sources.push(Source::stacked(&[layer.input_layernorm]));
-        sources.push(Source::stacked(&[layer.q_proj, layer.k_proj, layer.v_proj]));
-        sources.extend(layer.biases.map(|biases| Source::stacked(&[biases.q, biases.k, biases.v])));
-        sources.push(Source::stacked(&[layer.o_proj]));
-        sources.extend(layer.biases.map(|biases| Source::stacked(&[biases.o])));
-        sources.push(Source::stacked(&[layer.post_attention_layernorm]));
-        sources.push(Source::interleaved(&[layer.gate_proj, layer.up_proj], row));
-        sources.push(Source::stacked(&[layer.down_proj]));
+        let qkv = projections([layer.q_proj, layer.k_proj, layer.v_proj], row);
+        sources.push(qkv.scaled(layer.input_layernorm, element));
+        sources.extend(layer.biases.map(|biases| projections([biases.q, biases.k, biases.v], unit)));
+        sources.push(Source::of(layer.o_proj));
+        sources.extend(layer.biases.map(|biases| Source::of(biases.o)));
+        let gate_up = Source::new([(vec![layer.gate_proj, layer.up_proj], row)]);
+        sources.push(gate_up.scaled(layer.post_attention_layernorm, element));
+        sources.push(Source::of(layer.down_proj));
     }
-    sources.push(Source::stacked(&[host.norm]));
+    sources.push(Source::of(host.norm));
     if !config.tie_word_embeddings {
-        sources.push(Source::stacked(&[host.lm_head]));
+        sources.push(Source::of(host.lm_head));
     }
     sources
 }
 
+/// The tensor whose type is that of all.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
 /// Looks tensors up by name, type and shape.
 struct Finder<'a> {
     checkpoint: &'a Checkpoint,
+    element: ElementType,
 }
 
 impl<'a> Finder<'a> {
     fn model(&self, config: &ModelConfig) -> Result<HostWeights<'a>> {
         let table = [config.vocab_size, config.hidden_size];
         let meaning = "`vocab_size`, `hidden_size`";
-        let embed_tokens = self.find("model.embed_tokens.weight", &table, meaning, "")?;
+        let embed_tokens = self.find(EMBEDDING, &table, meaning, "")?;
         let lm_head = if config.tie_word_embeddings {
             embed_tokens
         } else {
@@ -271,12 +245,20 @@ impl<'a> Finder<'a> {
                 hint,
             });
         };
-        if dtype != safetensors::Dtype::BF16 {
+        let expected_type = match self.element {
+            ElementType::BFloat16 => safetensors::Dtype::BF16,
+            ElementType::Float16 => safetensors::Dtype::F16,
+        };
+        if dtype != expected_type {
             return Err(ModelError::Unsupported {
                 path: path.to_owned(),
                 field: format!("dtype of {name}"),
                 value: dtype.to_string(),
-                supported: "BF16".into(),
+                supported: if name == EMBEDDING {
+                    "BF16 and F16".into()
+                } else {
+                    format!("{expected_type}, the type of {EMBEDDING}")
+                },
             });
         }
         if shape != expected {

@@ -7,7 +7,7 @@ use gridpoint_driver::{CUfunction, CUfunction_attribute};
 
 use crate::instructions::{GroupGemmParameters, InstructionParameters};
 use crate::parameters::{
-    AttentionParameters, EmbeddingParameters, GemmParameters, NormParameters, RopeAppendParameters, SampleParameters,
+    AttentionParameters, EmbeddingParameters, GemmParameters, NormParameters, RowScaleParameters, SampleParameters,
     ScheduleParameters,
 };
 use crate::{Launch, RuntimeError};
@@ -35,7 +35,7 @@ parameters! {
     EmbeddingParameters => "embedding",
     NormParameters => "norm",
     GemmParameters => "gemm",
-    RopeAppendParameters => "rope",
+    RowScaleParameters => "row_scale",
     ScheduleParameters => "schedule",
     AttentionParameters => "attention",
     SampleParameters => "sample",

@@ -30,8 +30,6 @@ pub const GRIDPOINT_SAMPLE_THREADS: u32 = 256;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_SAMPLE_SHARED_BYTES: u32 = 36768;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
-pub const GRIDPOINT_ROPE_THREADS: u32 = 256;
-/// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_SCHEDULE_THREADS: u32 = 256;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_SCHEDULE_SHARED_BYTES: u32 = 41004;
@@ -41,6 +39,24 @@ pub const GRIDPOINT_ATTENTION_THREADS: u32 = 128;
 pub const GRIDPOINT_ATTENTION_D64_SHARED_BYTES: u32 = 40976;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_D128_SHARED_BYTES: u32 = 81936;
+/// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
+/// that it reads anyway (skinny.cu alone).
+pub const GRIDPOINT_SCALE_NONE: u32 = 0;
+/// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
+/// that it reads anyway (skinny.cu alone).
+pub const GRIDPOINT_SCALE_GIVEN: u32 = 1;
+/// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
+/// that it reads anyway (skinny.cu alone).
+pub const GRIDPOINT_SCALE_COMPUTED: u32 = 2;
+/// Columns of a group of squares: the sum of squares of a row is accumulated from zero in each group, in ascending steps of 16 columns, and
+/// the groups are added in order, so that every kernel that computes it gets the same bits.
+pub const GRIDPOINT_SQUARES_COLUMNS: u32 = 512;
+/// Threads of row_scale.cu's block, groups of columns that its shared memory has room for, 65536 in all, and its bytes.
+pub const GRIDPOINT_ROW_SCALE_THREADS: u32 = 256;
+/// Threads of row_scale.cu's block, groups of columns that its shared memory has room for, 65536 in all, and its bytes.
+pub const GRIDPOINT_ROW_SCALE_GROUPS: u32 = 128;
+/// Threads of row_scale.cu's block, groups of columns that its shared memory has room for, 65536 in all, and its bytes.
+pub const GRIDPOINT_ROW_SCALE_SHARED_BYTES: u32 = 8192;
 /// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
 pub const GRIDPOINT_GEMM_THREADS: u32 = 128;
 /// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
@@ -247,20 +263,16 @@ const _: () = {
         "Offset of field: EmbeddingParameters::vocabulary",
     ][::core::mem::offset_of!(EmbeddingParameters, vocabulary) - 28usize];
 };
-/// norm.cu: output[r, :] = rms_norm(input[row(r), :] (+ addend[row(r), :])) * weight; the sum goes to `sum` where there is an addend.
+/// norm.cu: output[r, :] = rms_norm(input[row(r), :]) * weight.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq)]
 pub struct NormParameters {
     pub step: *const StepHeader,
-    /// bf16 [T, width]
+    /// [T, width]
     pub input: *const u16,
-    /// bf16 [T, width] or null
-    pub addend: *const u16,
-    /// bf16 [width]
+    /// [width]
     pub weight: *const u16,
-    /// bf16 [T, width], written only with an addend
-    pub sum: *mut u16,
-    /// bf16 [rows, width]
+    /// [rows, width]
     pub output: *mut u16,
     pub epsilon: f32,
     /// multiple of 8
@@ -271,7 +283,7 @@ pub struct NormParameters {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of NormParameters"][::core::mem::size_of::<NormParameters>() - 64usize];
+    ["Size of NormParameters"][::core::mem::size_of::<NormParameters>() - 48usize];
     ["Alignment of NormParameters"][::core::mem::align_of::<NormParameters>() - 8usize];
     [
         "Offset of field: NormParameters::step",
@@ -280,55 +292,74 @@ const _: () = {
         "Offset of field: NormParameters::input",
     ][::core::mem::offset_of!(NormParameters, input) - 8usize];
     [
-        "Offset of field: NormParameters::addend",
-    ][::core::mem::offset_of!(NormParameters, addend) - 16usize];
-    [
         "Offset of field: NormParameters::weight",
-    ][::core::mem::offset_of!(NormParameters, weight) - 24usize];
-    [
-        "Offset of field: NormParameters::sum",
-    ][::core::mem::offset_of!(NormParameters, sum) - 32usize];
+    ][::core::mem::offset_of!(NormParameters, weight) - 16usize];
     [
         "Offset of field: NormParameters::output",
-    ][::core::mem::offset_of!(NormParameters, output) - 40usize];
+    ][::core::mem::offset_of!(NormParameters, output) - 24usize];
     [
         "Offset of field: NormParameters::epsilon",
-    ][::core::mem::offset_of!(NormParameters, epsilon) - 48usize];
+    ][::core::mem::offset_of!(NormParameters, epsilon) - 32usize];
     [
         "Offset of field: NormParameters::width",
-    ][::core::mem::offset_of!(NormParameters, width) - 52usize];
+    ][::core::mem::offset_of!(NormParameters, width) - 36usize];
     [
         "Offset of field: NormParameters::rows",
-    ][::core::mem::offset_of!(NormParameters, rows) - 56usize];
+    ][::core::mem::offset_of!(NormParameters, rows) - 40usize];
     [
         "Offset of field: NormParameters::reserved",
-    ][::core::mem::offset_of!(NormParameters, reserved) - 60usize];
+    ][::core::mem::offset_of!(NormParameters, reserved) - 44usize];
 };
-/// gemm.cu: output = epilogue(activations x weights^T), accumulated in float32 over ascending k.
+/** gemm.cu, skinny.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
+ values, whatever the rows: each is accumulated in float32 from zero over ascending steps of 16, and segments are added in order.
+ Elements are bf16 or, in kernels whose name ends in _f16, float16.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq)]
 pub struct GemmParameters {
     pub step: *const StepHeader,
-    /// bf16 [rows, K]
+    /// [rows, K]
     pub activations: *const u16,
-    /// bf16 [N, K]
+    /// [N, K]
     pub weights: *const u16,
-    /// bf16 [N], or null
+    /// [N], or null
     pub bias: *const u16,
-    /// bf16 [rows, N], or null; may equal output
+    /// [rows, N] for the residual epilogue; may equal output
     pub residual: *const u16,
-    /// bf16 or float [rows, N]; SwiGLU: bf16 [rows, N / 2]
+    /// [rows, N]; SwiGLU [rows, N / 2]; logits float [rows, N]; rotary [rows, Hq * d]
     pub output: *mut ::core::ffi::c_void,
+    /// float [rows], with GRIDPOINT_SCALE_GIVEN
+    pub row_scales: *const f32,
+    /// rotary: [pages, Hkv, 64, d] of this layer
+    pub key_cache: *mut u16,
+    /// rotary: the same
+    pub value_cache: *mut u16,
+    /// rotary: float [positions, d / 2, 2]: (cos, sin)
+    pub rotary: *const f32,
+    /// skinny.cu, where blocks share a tile: float [segments of all tiles], see there
+    pub partials: *mut f32,
+    /// skinny.cu: arrivals of each tile, zero before and after a launch
+    pub counters: *mut u32,
     pub n: u32,
     /// multiple of 8
     pub k: u32,
+    /// multiple of 64, of 512 with a scale that is computed; at least K for one segment
+    pub segment: u32,
     /// GRIDPOINT_ROWS_TOKENS or GRIDPOINT_ROWS_LOGITS: which real count bounds the rows
     pub rows: u32,
-    pub reserved: u32,
+    /// GRIDPOINT_SCALE_*
+    pub scaled: u32,
+    /// of the normalisation, with GRIDPOINT_SCALE_COMPUTED
+    pub epsilon: f32,
+    /// 1 / K, likewise
+    pub inverse_width: f32,
+    /// rotary
+    pub query_heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GemmParameters"][::core::mem::size_of::<GemmParameters>() - 64usize];
+    ["Size of GemmParameters"][::core::mem::size_of::<GemmParameters>() - 136usize];
     ["Alignment of GemmParameters"][::core::mem::align_of::<GemmParameters>() - 8usize];
     [
         "Offset of field: GemmParameters::step",
@@ -349,71 +380,100 @@ const _: () = {
         "Offset of field: GemmParameters::output",
     ][::core::mem::offset_of!(GemmParameters, output) - 40usize];
     [
+        "Offset of field: GemmParameters::row_scales",
+    ][::core::mem::offset_of!(GemmParameters, row_scales) - 48usize];
+    [
+        "Offset of field: GemmParameters::key_cache",
+    ][::core::mem::offset_of!(GemmParameters, key_cache) - 56usize];
+    [
+        "Offset of field: GemmParameters::value_cache",
+    ][::core::mem::offset_of!(GemmParameters, value_cache) - 64usize];
+    [
+        "Offset of field: GemmParameters::rotary",
+    ][::core::mem::offset_of!(GemmParameters, rotary) - 72usize];
+    [
+        "Offset of field: GemmParameters::partials",
+    ][::core::mem::offset_of!(GemmParameters, partials) - 80usize];
+    [
+        "Offset of field: GemmParameters::counters",
+    ][::core::mem::offset_of!(GemmParameters, counters) - 88usize];
+    [
         "Offset of field: GemmParameters::n",
-    ][::core::mem::offset_of!(GemmParameters, n) - 48usize];
+    ][::core::mem::offset_of!(GemmParameters, n) - 96usize];
     [
         "Offset of field: GemmParameters::k",
-    ][::core::mem::offset_of!(GemmParameters, k) - 52usize];
+    ][::core::mem::offset_of!(GemmParameters, k) - 100usize];
+    [
+        "Offset of field: GemmParameters::segment",
+    ][::core::mem::offset_of!(GemmParameters, segment) - 104usize];
     [
         "Offset of field: GemmParameters::rows",
-    ][::core::mem::offset_of!(GemmParameters, rows) - 56usize];
+    ][::core::mem::offset_of!(GemmParameters, rows) - 108usize];
     [
-        "Offset of field: GemmParameters::reserved",
-    ][::core::mem::offset_of!(GemmParameters, reserved) - 60usize];
+        "Offset of field: GemmParameters::scaled",
+    ][::core::mem::offset_of!(GemmParameters, scaled) - 112usize];
+    [
+        "Offset of field: GemmParameters::epsilon",
+    ][::core::mem::offset_of!(GemmParameters, epsilon) - 116usize];
+    [
+        "Offset of field: GemmParameters::inverse_width",
+    ][::core::mem::offset_of!(GemmParameters, inverse_width) - 120usize];
+    [
+        "Offset of field: GemmParameters::query_heads",
+    ][::core::mem::offset_of!(GemmParameters, query_heads) - 124usize];
+    [
+        "Offset of field: GemmParameters::kv_heads",
+    ][::core::mem::offset_of!(GemmParameters, kv_heads) - 128usize];
+    [
+        "Offset of field: GemmParameters::head_dim",
+    ][::core::mem::offset_of!(GemmParameters, head_dim) - 132usize];
 };
-/// rope.cu: rotates query and key heads in place by the token's position, then stores key and value at the token's slot.
+/// row_scale.cu: row_scales[r] = 1 / rms(input[r, :]), for products into whose weights the normalisation is folded.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq)]
-pub struct RopeAppendParameters {
+pub struct RowScaleParameters {
     pub step: *const StepHeader,
-    /// bf16 [T, (Hq + 2 Hkv) * d]: queries, keys, values
-    pub qkv: *mut u16,
-    /// bf16 [pages, Hkv, 64, d] of this layer
-    pub key_cache: *mut u16,
-    /// bf16 [pages, Hkv, 64, d] of this layer
-    pub value_cache: *mut u16,
-    /// float [positions, d / 2, 2]: (cos, sin)
-    pub rotary: *const f32,
-    pub query_heads: u32,
-    pub kv_heads: u32,
-    pub head_dim: u32,
-    pub reserved: u32,
+    /// [T, width]
+    pub input: *const u16,
+    /// float [T]
+    pub row_scales: *mut f32,
+    pub epsilon: f32,
+    /// 1 / width
+    pub inverse_width: f32,
+    /// multiple of 8, at most 65536
+    pub width: u32,
+    /// that of the product
+    pub segment: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     [
-        "Size of RopeAppendParameters",
-    ][::core::mem::size_of::<RopeAppendParameters>() - 56usize];
+        "Size of RowScaleParameters",
+    ][::core::mem::size_of::<RowScaleParameters>() - 40usize];
     [
-        "Alignment of RopeAppendParameters",
-    ][::core::mem::align_of::<RopeAppendParameters>() - 8usize];
+        "Alignment of RowScaleParameters",
+    ][::core::mem::align_of::<RowScaleParameters>() - 8usize];
     [
-        "Offset of field: RopeAppendParameters::step",
-    ][::core::mem::offset_of!(RopeAppendParameters, step) - 0usize];
+        "Offset of field: RowScaleParameters::step",
+    ][::core::mem::offset_of!(RowScaleParameters, step) - 0usize];
     [
-        "Offset of field: RopeAppendParameters::qkv",
-    ][::core::mem::offset_of!(RopeAppendParameters, qkv) - 8usize];
+        "Offset of field: RowScaleParameters::input",
+    ][::core::mem::offset_of!(RowScaleParameters, input) - 8usize];
     [
-        "Offset of field: RopeAppendParameters::key_cache",
-    ][::core::mem::offset_of!(RopeAppendParameters, key_cache) - 16usize];
+        "Offset of field: RowScaleParameters::row_scales",
+    ][::core::mem::offset_of!(RowScaleParameters, row_scales) - 16usize];
     [
-        "Offset of field: RopeAppendParameters::value_cache",
-    ][::core::mem::offset_of!(RopeAppendParameters, value_cache) - 24usize];
+        "Offset of field: RowScaleParameters::epsilon",
+    ][::core::mem::offset_of!(RowScaleParameters, epsilon) - 24usize];
     [
-        "Offset of field: RopeAppendParameters::rotary",
-    ][::core::mem::offset_of!(RopeAppendParameters, rotary) - 32usize];
+        "Offset of field: RowScaleParameters::inverse_width",
+    ][::core::mem::offset_of!(RowScaleParameters, inverse_width) - 28usize];
     [
-        "Offset of field: RopeAppendParameters::query_heads",
-    ][::core::mem::offset_of!(RopeAppendParameters, query_heads) - 40usize];
+        "Offset of field: RowScaleParameters::width",
+    ][::core::mem::offset_of!(RowScaleParameters, width) - 32usize];
     [
-        "Offset of field: RopeAppendParameters::kv_heads",
-    ][::core::mem::offset_of!(RopeAppendParameters, kv_heads) - 44usize];
-    [
-        "Offset of field: RopeAppendParameters::head_dim",
-    ][::core::mem::offset_of!(RopeAppendParameters, head_dim) - 48usize];
-    [
-        "Offset of field: RopeAppendParameters::reserved",
-    ][::core::mem::offset_of!(RopeAppendParameters, reserved) - 52usize];
+        "Offset of field: RowScaleParameters::segment",
+    ][::core::mem::offset_of!(RowScaleParameters, segment) - 36usize];
 };
 /** One unit of attention work for every key-value head: a tile of query rows against a range of key-value chunks.
  Query rows of a request are numbered token * group + head of the group, group = Hq / Hkv.*/
@@ -542,8 +602,8 @@ const _: () = {
 pub struct AttentionParameters {
     pub step: *const StepHeader,
     pub list: *const AttentionWorkList,
-    /// bf16 [T, (Hq + 2 Hkv) * d], queries rotated
-    pub qkv: *const u16,
+    /// bf16 [T, Hq * d], rotated
+    pub queries: *const u16,
     /// bf16 [pages, Hkv, 64, d] of this layer
     pub key_cache: *const u16,
     /// bf16 [pages, Hkv, 64, d] of this layer
@@ -577,8 +637,8 @@ const _: () = {
         "Offset of field: AttentionParameters::list",
     ][::core::mem::offset_of!(AttentionParameters, list) - 8usize];
     [
-        "Offset of field: AttentionParameters::qkv",
-    ][::core::mem::offset_of!(AttentionParameters, qkv) - 16usize];
+        "Offset of field: AttentionParameters::queries",
+    ][::core::mem::offset_of!(AttentionParameters, queries) - 16usize];
     [
         "Offset of field: AttentionParameters::key_cache",
     ][::core::mem::offset_of!(AttentionParameters, key_cache) - 24usize];

@@ -3,35 +3,32 @@
 use gridpoint_runtime::parameters::{
     AttentionParameters, EmbeddingParameters, GRIDPOINT_ATTENTION_D64_SHARED_BYTES,
     GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES,
-    GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES,
-    GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters, RopeAppendParameters, SampleParameters,
-    ScheduleParameters,
+    GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_ROW_SCALE_SHARED_BYTES,
+    GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters,
+    RowScaleParameters, SampleParameters, ScheduleParameters,
 };
 use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
 use super::geometry::{GemmTile, Resident};
+use crate::weight_plan::ElementType;
 
-/// What a matrix product does with an element before it is stored (kernels/gemm.cu).
+/// What a matrix product does with an element before it is stored (kernels/epilogue.cuh); all add a bias where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Epilogue {
-    /// bf16.
-    Plain,
     /// float32, for logits.
-    PlainFloat,
-    /// Adds a bias.
-    Bias,
+    Logits,
     /// Adds the residual stream.
     Residual,
-    /// Adds a bias, then the residual stream.
-    BiasResidual,
     /// Gate and up columns in turn become one.
     SwiGlu,
+    /// Query and key heads are rotated; keys and values go to the cache.
+    Rotary,
 }
 
 /// One tile's kernels, by epilogue.
 #[derive(Clone, Debug)]
 struct Gemm {
-    kernels: [Resident<GemmParameters>; 6],
+    kernels: [Resident<GemmParameters>; 4],
 }
 
 /// The kernels for one model's head dimension, with how many blocks of each the device holds at once.
@@ -41,18 +38,28 @@ pub struct Kernels {
     pub(crate) schedule: Resident<ScheduleParameters>,
     pub(crate) embedding: Resident<EmbeddingParameters>,
     pub(crate) norm: Resident<NormParameters>,
-    pub(crate) rope_append: Resident<RopeAppendParameters>,
+    pub(crate) row_scale: Resident<RowScaleParameters>,
     pub(crate) attention: Resident<AttentionParameters>,
     pub(crate) sample: Resident<SampleParameters>,
     gemm: [Gemm; 3],
 }
 
+impl ElementType {
+    /// The kernel for this type, of those for bfloat16 and float16.
+    fn pick(self, [bfloat16, float16]: [&'static str; 2]) -> &'static str {
+        match self {
+            Self::BFloat16 => bfloat16,
+            Self::Float16 => float16,
+        }
+    }
+}
+
 impl Kernels {
-    /// Loads the kernels for heads of `head_dim` elements, 64 or 128.
+    /// Loads the kernels for elements of this type and heads of `head_dim` elements, 64 or 128.
     ///
     /// # Errors
     /// A kernel that the device's modules lack, or the driver's error.
-    pub fn load(device: &Device, head_dim: usize) -> Result<Self, RuntimeError> {
+    pub fn load(device: &Device, element: ElementType, head_dim: usize) -> Result<Self, RuntimeError> {
         fn load<P: Parameters>(
             device: &Device,
             name: &'static str,
@@ -60,54 +67,47 @@ impl Kernels {
         ) -> Result<Resident<P>, RuntimeError> {
             Resident::new(device.kernel::<P>(name, shared_bytes)?, device.properties())
         }
-        let gemm = |names: [&'static str; 6], shared_bytes| -> Result<Gemm, RuntimeError> {
-            let [plain, plain_float, bias, residual, bias_residual, swiglu] =
-                names.map(|name| load(device, name, shared_bytes));
-            Ok(Gemm { kernels: [plain?, plain_float?, bias?, residual?, bias_residual?, swiglu?] })
+        let gemm = |names: [[&'static str; 2]; 4], shared_bytes| -> Result<Gemm, RuntimeError> {
+            let [logits, residual, swiglu, rotary] = names.map(|names| load(device, element.pick(names), shared_bytes));
+            Ok(Gemm { kernels: [logits?, residual?, swiglu?, rotary?] })
         };
-        let (rope, attention, attention_bytes) = match head_dim {
-            64 => ("rope_append_d64", "attention_d64", GRIDPOINT_ATTENTION_D64_SHARED_BYTES),
-            _ => ("rope_append_d128", "attention_d128", GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
+        let (attention, attention_bytes) = match head_dim {
+            64 => (["attention_d64", "attention_d64_f16"], GRIDPOINT_ATTENTION_D64_SHARED_BYTES),
+            _ => (["attention_d128", "attention_d128_f16"], GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
         };
         Ok(Self {
             multiprocessors: device.properties().multiprocessors,
             schedule: load(device, "schedule_attention", GRIDPOINT_SCHEDULE_SHARED_BYTES)?,
             embedding: load(device, "embedding_gather", 0)?,
-            norm: load(device, "rms_norm", GRIDPOINT_NORM_SHARED_BYTES)?,
-            rope_append: load(device, rope, 0)?,
-            attention: load(device, attention, attention_bytes)?,
+            norm: load(device, element.pick(["rms_norm", "rms_norm_f16"]), GRIDPOINT_NORM_SHARED_BYTES)?,
+            row_scale: load(device, element.pick(["row_scale", "row_scale_f16"]), GRIDPOINT_ROW_SCALE_SHARED_BYTES)?,
+            attention: load(device, element.pick(attention), attention_bytes)?,
             sample: load(device, "sample_logits", GRIDPOINT_SAMPLE_SHARED_BYTES)?,
             gemm: [
                 gemm(
                     [
-                        "gemm_16x64_plain",
-                        "gemm_16x64_plain_f32",
-                        "gemm_16x64_bias",
-                        "gemm_16x64_residual",
-                        "gemm_16x64_bias_residual",
-                        "gemm_16x64_swiglu",
+                        ["gemm_16x64_logits", "gemm_16x64_logits_f16"],
+                        ["gemm_16x64_residual", "gemm_16x64_residual_f16"],
+                        ["gemm_16x64_swiglu", "gemm_16x64_swiglu_f16"],
+                        ["gemm_16x64_rotary", "gemm_16x64_rotary_f16"],
                     ],
                     GRIDPOINT_GEMM_16X64_SHARED_BYTES,
                 )?,
                 gemm(
                     [
-                        "gemm_64x64_plain",
-                        "gemm_64x64_plain_f32",
-                        "gemm_64x64_bias",
-                        "gemm_64x64_residual",
-                        "gemm_64x64_bias_residual",
-                        "gemm_64x64_swiglu",
+                        ["gemm_64x64_logits", "gemm_64x64_logits_f16"],
+                        ["gemm_64x64_residual", "gemm_64x64_residual_f16"],
+                        ["gemm_64x64_swiglu", "gemm_64x64_swiglu_f16"],
+                        ["gemm_64x64_rotary", "gemm_64x64_rotary_f16"],
                     ],
                     GRIDPOINT_GEMM_64X64_SHARED_BYTES,
                 )?,
                 gemm(
                     [
-                        "gemm_128x128_plain",
-                        "gemm_128x128_plain_f32",
-                        "gemm_128x128_bias",
-                        "gemm_128x128_residual",
-                        "gemm_128x128_bias_residual",
-                        "gemm_128x128_swiglu",
+                        ["gemm_128x128_logits", "gemm_128x128_logits_f16"],
+                        ["gemm_128x128_residual", "gemm_128x128_residual_f16"],
+                        ["gemm_128x128_swiglu", "gemm_128x128_swiglu_f16"],
+                        ["gemm_128x128_rotary", "gemm_128x128_rotary_f16"],
                     ],
                     GRIDPOINT_GEMM_128X128_SHARED_BYTES,
                 )?,

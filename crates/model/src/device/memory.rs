@@ -86,10 +86,10 @@ pub struct Workspace {
     pub(crate) capacity: Capacity,
     /// `[T, hidden]`: the residual stream.
     pub(crate) stream: Region<u16>,
-    /// `[T, hidden]`: normalised rows.
-    pub(crate) normed: Region<u16>,
-    /// `[T, (heads + 2 kv_heads) * head_dim]`.
-    pub(crate) qkv: Region<u16>,
+    /// `[T]`: 1 / rms of the stream's rows.
+    pub(crate) row_scales: Region<f32>,
+    /// `[T, heads * head_dim]`.
+    pub(crate) queries: Region<u16>,
     /// `[T, heads * head_dim]`.
     pub(crate) attended: Region<u16>,
     /// `[T, intermediate]`.
@@ -122,9 +122,8 @@ impl Workspace {
     pub fn reserve(layout: &mut ArenaLayout, config: &ModelConfig, capacity: Capacity) -> Result<Self, RuntimeError> {
         let tokens = u64::from(capacity.tokens);
         let logit_rows = u64::from(capacity.logit_rows);
-        let [hidden, qkv, query, intermediate, vocabulary, kv_heads, head_dim, group] = [
+        let [hidden, query, intermediate, vocabulary, kv_heads, head_dim, group] = [
             config.hidden_size,
-            config.qkv_size(),
             config.query_size(),
             config.intermediate_size,
             config.vocab_size,
@@ -140,7 +139,7 @@ impl Workspace {
         let item_words = (size_of::<AttentionWork>() / size_of::<[u32; 4]>()) as u64;
         let partial_rows = partials * kv_heads * u64::from(GRIDPOINT_ATTENTION_SPLIT_ROWS);
 
-        let token_row_bytes = 2 * (2 * hidden + qkv + query + intermediate);
+        let token_row_bytes = 2 * (hidden + 2 * query + intermediate) + 4;
         let logit_row_bytes = 2 * hidden + 4 * vocabulary;
         let work = layout.reserve("attention work list", 1 + item_words * work_items)?;
         let counters = layout.reserve("attention counters", u64::from(capacity.requests) * kv_heads)?;
@@ -149,8 +148,8 @@ impl Workspace {
         Ok(Self {
             capacity,
             stream: layout.reserve("activations", tokens * hidden)?,
-            normed: layout.reserve("activations", tokens * hidden)?,
-            qkv: layout.reserve("activations", tokens * qkv)?,
+            row_scales: layout.reserve("activations", tokens)?,
+            queries: layout.reserve("activations", tokens * query)?,
             attended: layout.reserve("activations", tokens * query)?,
             gated: layout.reserve("activations", tokens * intermediate)?,
             head_input: layout.reserve("logit rows", logit_rows * hidden)?,

@@ -30,8 +30,8 @@ pub struct Model {
 #[derive(Clone, Copy)]
 pub(crate) struct Addresses {
     pub(crate) stream: *mut u16,
-    pub(crate) normed: *mut u16,
-    pub(crate) qkv: *mut u16,
+    pub(crate) row_scales: *mut f32,
+    pub(crate) queries: *mut u16,
     pub(crate) attended: *mut u16,
     pub(crate) gated: *mut u16,
     pub(crate) head_input: *mut u16,
@@ -122,17 +122,18 @@ impl Model {
         Ok(logits)
     }
 
-    /// Fills activations, scratch and logits with 0xFF, which is NaN in bf16 and float32, so that a read of what no kernel wrote
+    /// Fills activations, scratch and logits with 0xFF, which is NaN in bfloat16, float16 and float32, so that a read of what no kernel wrote
     /// in this step shows.
     ///
     /// # Errors
     /// The driver's error.
     pub fn poison_workspace(&self) -> Result<()> {
         const POISON: u8 = 0xFF;
-        let Workspace { stream, normed, qkv, attended, gated, head_input, logits, .. } = self.workspace;
-        for region in [stream, normed, qkv, attended, gated, head_input] {
+        let Workspace { stream, row_scales, queries, attended, gated, head_input, logits, .. } = self.workspace;
+        for region in [stream, queries, attended, gated, head_input] {
             self.run.fill(region, POISON)?;
         }
+        self.run.fill(row_scales, POISON)?;
         self.run.fill(logits, POISON)?;
         let Workspace { work, counters, partial_output, partial_state, .. } = self.workspace;
         self.run.fill(work, POISON)?;
@@ -154,8 +155,8 @@ impl Model {
         let (run, workspace) = (&self.run, &self.workspace);
         Addresses {
             stream: run.pointer(workspace.stream),
-            normed: run.pointer(workspace.normed),
-            qkv: run.pointer(workspace.qkv),
+            row_scales: run.pointer(workspace.row_scales),
+            queries: run.pointer(workspace.queries),
             attended: run.pointer(workspace.attended),
             gated: run.pointer(workspace.gated),
             head_input: run.pointer(workspace.head_input),

@@ -9,6 +9,7 @@ use gridpoint_runtime::parameters::{
 };
 
 use super::geometry::GemmTile;
+use super::kernels::Epilogue;
 use super::model::Model;
 
 const BF16: u64 = 2;
@@ -67,6 +68,10 @@ impl Need {
     fn exactly(count: u64) -> Self {
         Self { least: count, tiled: count }
     }
+
+    fn and(self, least: u64, tiled: u64) -> Self {
+        Self { least: self.least + least, tiled: self.tiled + tiled }
+    }
 }
 
 /// What a launch needs.
@@ -102,8 +107,8 @@ struct Product {
     n: u64,
     k: u64,
     bias: bool,
-    residual: bool,
-    output_bytes: u64,
+    normalised: bool,
+    epilogue: Epilogue,
 }
 
 impl Model {
@@ -131,29 +136,27 @@ impl Model {
         let mut next = || threads.next().unwrap_or(0);
         let mut needs = vec![sizes.schedule(), sizes.embedding(next_but_one(&mut next))];
         for layer in &weights.layers {
-            let product = |operation, n, k| Product {
+            let product = |operation, n, k, epilogue| Product {
                 operation,
                 rows: tokens,
                 capacity: point.tokens,
                 n,
                 k,
                 bias: false,
-                residual: false,
-                output_bytes: n * BF16,
+                normalised: false,
+                epilogue,
             };
-            needs.push(sizes.norm("norm", tokens, false, next()));
-            let qkv = Product { bias: layer.qkv_bias.is_some(), ..product("qkv product", qkv, hidden) };
+            needs.push(sizes.row_scales(next()));
+            let qkv = product("qkv product", qkv, hidden, Epilogue::Rotary);
+            let qkv = Product { bias: layer.qkv_bias.is_some(), normalised: true, ..qkv };
             needs.push(sizes.product(&qkv, next()));
-            needs.push(sizes.rope_append(next()));
             needs.push(sizes.attention(next()));
-            let out =
-                Product { bias: layer.o_bias.is_some(), residual: true, ..product("output product", hidden, query) };
-            needs.push(sizes.product(&out, next()));
-            needs.push(sizes.norm("norm", tokens, false, next()));
-            let gate_up = product("gate-up product", 2 * intermediate, hidden);
-            needs.push(sizes.product(&Product { output_bytes: intermediate * BF16, ..gate_up }, next()));
-            let down = Product { residual: true, ..product("down product", hidden, intermediate) };
-            needs.push(sizes.product(&down, next()));
+            let out = product("output product", hidden, query, Epilogue::Residual);
+            needs.push(sizes.product(&Product { bias: layer.o_bias.is_some(), ..out }, next()));
+            needs.push(sizes.row_scales(next()));
+            let gate_up = product("gate-up product", 2 * intermediate, hidden, Epilogue::SwiGlu);
+            needs.push(sizes.product(&Product { normalised: true, ..gate_up }, next()));
+            needs.push(sizes.product(&product("down product", hidden, intermediate, Epilogue::Residual), next()));
         }
         needs.push(sizes.norm("gathered norm", sizes.requests, true, next()));
         let head = Product {
@@ -163,8 +166,8 @@ impl Model {
             n: vocabulary,
             k: hidden,
             bias: false,
-            residual: false,
-            output_bytes: vocabulary * 4,
+            normalised: false,
+            epilogue: Epilogue::Logits,
         };
         needs.push(sizes.product(&head, next()));
         needs.push(sizes.sample(vocabulary, next()));
@@ -267,8 +270,21 @@ impl Sizes<'_> {
         }
     }
 
+    /// Scales of the stream's rows.
+    fn row_scales(&self, threads: u64) -> LaunchNeed {
+        let strips = self.tokens.div_ceil(ROWS);
+        let steps = self.hidden.div_ceil(DEPTH);
+        LaunchNeed {
+            operation: "row scales",
+            read: Need::exactly(self.tokens * self.hidden * BF16).and(WORD, threads * WORD),
+            written: Need::exactly(self.tokens * WORD),
+            // A row against itself is the diagonal of a product of sixteen rows.
+            multiplies: Need::exactly(strips * steps * 2),
+        }
+    }
+
     fn product(&self, product: &Product, threads: u64) -> LaunchNeed {
-        let Product { operation, rows, capacity, n, k, bias, residual, output_bytes } = *product;
+        let Product { operation, rows, capacity, n, k, bias, normalised, epilogue } = *product;
         let tile = GemmTile::choose(capacity, u32::try_from(n).unwrap_or(u32::MAX), self.multiprocessors);
         let (tile_rows, tile_columns) = tile.shape();
         let (warp_rows, warp_columns) = tile.warp_shape();
@@ -276,21 +292,32 @@ impl Sizes<'_> {
             [tile_rows, tile_columns, warp_rows, warp_columns].map(u64::from);
         let (activations, weights) = (rows * k * BF16, n * k * BF16);
         let bias = u64::from(bias) * n * BF16;
-        let residual = u64::from(residual) * rows * n * BF16;
+        let residual = if epilogue == Epilogue::Residual { rows * n * BF16 } else { 0 };
         let warp_strips = rows.div_ceil(warp_rows);
+        // A row's scale, position and slot are read by the four lanes of each warp that share it.
+        let row_readers = rows * n.div_ceil(warp_columns) * 4;
+        let scales = u64::from(normalised) * WORD;
+        let heads = if epilogue == Epilogue::Rotary { self.rotary(row_readers) } else { Need::default() };
+        let output = match epilogue {
+            Epilogue::Logits => n * 4,
+            Epilogue::SwiGlu => n * BF16 / 2,
+            Epilogue::Residual | Epilogue::Rotary => n * BF16,
+        };
         LaunchNeed {
             operation,
             read: Need {
-                least: WORD + activations + weights + bias + residual,
+                least: WORD + activations + weights + bias + residual + rows * scales + heads.least,
                 // Activations for each column of tiles, weights for each row of tiles, a bias for each of the eight lanes that hold a
                 // column in a warp.
                 tiled: threads * WORD
                     + activations * n.div_ceil(tile_columns)
                     + weights * rows.div_ceil(tile_rows)
                     + bias * warp_strips * 8
-                    + residual,
+                    + residual
+                    + row_readers * scales
+                    + heads.tiled,
             },
-            written: Need::exactly(rows * output_bytes),
+            written: Need::exactly(rows * output),
             multiplies: Need {
                 least: rows.div_ceil(ROWS) * n.div_ceil(COLUMNS) * k.div_ceil(DEPTH),
                 // Whole parts of warps, whole stages.
@@ -302,23 +329,15 @@ impl Sizes<'_> {
         }
     }
 
-    fn rope_append(&self, threads: u64) -> LaunchNeed {
-        let head = self.head_dim * BF16;
-        let heads = self.query_heads + 2 * self.kv_heads;
-        let rotated = self.query_heads + self.kv_heads;
+    /// Bytes that rotation and the cache's slots take beside the product.
+    fn rotary(&self, row_readers: u64) -> Need {
         // A cosine and a sine for each pair of a head.
-        let rotary = self.head_dim * 4;
-        let units = self.head_dim / (2 * VECTOR);
-        LaunchNeed {
-            operation: "rope + append",
-            read: Need {
-                least: 3 * WORD + self.tokens * (2 * WORD + heads * head) + self.positions() * rotary,
-                // The table's row for each rotated head; slot and position for each eight pairs.
-                tiled: threads * 3 * WORD
-                    + self.tokens * (heads * (head + units * WORD) + rotated * (rotary + units * WORD)),
-            },
-            written: Need::exactly(self.tokens * heads * head),
-            multiplies: Need::default(),
+        let head = self.head_dim * 4;
+        let rotated = self.query_heads + self.kv_heads;
+        Need {
+            // Two offsets of the block; position and slot of a token.
+            least: 2 * WORD + self.tokens * 2 * WORD + self.positions() * head,
+            tiled: row_readers * 4 * WORD + self.tokens * rotated * head,
         }
     }
 
