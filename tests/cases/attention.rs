@@ -54,7 +54,7 @@ impl Heads {
     }
 
     fn pitch(self) -> usize {
-        (self.query() + 2 * self.kv) * self.dim
+        self.width()
     }
 
     fn scale(self) -> f32 {
@@ -163,7 +163,7 @@ impl World {
         let parameters = AttentionParameters {
             step: self.step.as_ptr().cast(),
             list: schedule.list.as_ptr().cast(),
-            qkv: self.qkv.as_ptr(),
+            queries: self.qkv.as_ptr(),
             key_cache: self.keys.as_ptr(),
             value_cache: self.values.as_ptr(),
             output: output.as_mut_ptr(),

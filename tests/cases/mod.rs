@@ -6,7 +6,9 @@ mod fixture;
 mod gemm;
 mod instructions;
 mod norm;
-mod rope;
+mod products;
+mod rotary;
+mod row_scale;
 mod sample;
 mod schedule;
 mod warpgroups;
@@ -16,9 +18,17 @@ use crate::support::Case;
 /// A list of cases; their names begin with the suite's.
 pub(crate) type Suite = fn() -> Vec<Case>;
 
-/// One suite for each file of `kernels/*.cu`.
-const KERNELS: [Suite; 7] =
-    [attention::cases, embedding::cases, gemm::cases, norm::cases, rope::cases, sample::cases, schedule::cases];
+/// One suite for each file of `kernels/*.cu`, and for what products share.
+const KERNELS: [Suite; 8] = [
+    attention::cases,
+    embedding::cases,
+    gemm::cases,
+    norm::cases,
+    rotary::cases,
+    row_scale::cases,
+    sample::cases,
+    schedule::cases,
+];
 
 /// Suites of tests/instructions.
 const INSTRUCTIONS: [Suite; 2] = [instructions::cases, warpgroups::cases];

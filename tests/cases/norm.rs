@@ -34,7 +34,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("norm/matches_float64", matches_float64 as fn(&TestDevice)),
         case("norm/rows_do_not_depend_on_batch_padding_or_grid", rows_do_not_depend_on_batch_padding_or_grid),
         case("norm/logit_rows_are_gathered", logit_rows_are_gathered),
-        case("norm/sum_may_replace_its_input", sum_may_replace_its_input),
+        case("norm/output_may_replace_its_input", output_may_replace_its_input),
         case("norm/extremes_stay_in_their_rows", extremes_stay_in_their_rows),
     ]
 }
@@ -44,15 +44,7 @@ pub(crate) fn cases() -> Vec<Case> {
 struct Inputs {
     width: usize,
     input: Vec<u16>,
-    addend: Option<Vec<u16>>,
     weight: Vec<u16>,
-}
-
-/// What one run leaves behind.
-#[derive(PartialEq)]
-struct Outputs {
-    output: Vec<u16>,
-    sum: Vec<u16>,
 }
 
 fn rounded(values: impl Iterator<Item = f64>) -> Vec<u16> {
@@ -64,20 +56,15 @@ fn value(bits: u16) -> f64 {
 }
 
 impl Inputs {
-    fn random(random: &mut Random, rows: usize, width: usize, add: bool) -> Self {
+    fn random(random: &mut Random, rows: usize, width: usize) -> Self {
         // Rows of different magnitude.
-        let matrix = |random: &mut Random| {
-            let mut values = Vec::with_capacity(rows * width);
-            for _ in 0..rows {
-                let scale = (4.0 * random.uniform() - 2.0).exp2();
-                values.extend(rounded((0..width).map(|_| scale * random.normal())));
-            }
-            values
-        };
-        let input = matrix(random);
-        let addend = add.then(|| matrix(random));
+        let mut input = Vec::with_capacity(rows * width);
+        for _ in 0..rows {
+            let scale = (4.0 * random.uniform() - 2.0).exp2();
+            input.extend(rounded((0..width).map(|_| scale * random.normal())));
+        }
         let weight = rounded((0..width).map(|_| 1.0 + 0.3 * random.normal()));
-        Self { width, input, addend, weight }
+        Self { width, input, weight }
     }
 
     fn rows(&self) -> usize {
@@ -86,13 +73,8 @@ impl Inputs {
 
     /// Only row `row`.
     fn only(&self, row: usize) -> Self {
-        let cut = |values: &Vec<u16>| values[row * self.width..][..self.width].to_vec();
-        Self {
-            width: self.width,
-            input: cut(&self.input),
-            addend: self.addend.as_ref().map(cut),
-            weight: self.weight.clone(),
-        }
+        let input = self.input[row * self.width..][..self.width].to_vec();
+        Self { width: self.width, input, weight: self.weight.clone() }
     }
 
     /// Runs over all rows, or over `gathered` ones; `slack` poisoned rows follow in every buffer.
@@ -103,7 +85,7 @@ impl Inputs {
         slack: usize,
         blocks: u32,
         in_place: bool,
-    ) -> Outputs {
+    ) -> Vec<u16> {
         let rows = self.rows();
         let output_rows = gathered.map_or(rows, <[usize]>::len);
         let logit_rows: Vec<LogitRow> = gathered
@@ -118,45 +100,27 @@ impl Inputs {
             device.upload(&values)
         };
         let input = padded(&self.input);
-        let addend = self.addend.as_ref().map(|addend| padded(addend));
         let weight = device.upload(&self.weight);
-        let sum = device.poisoned::<u16>((rows + slack) * self.width);
         let output = device.poisoned::<u16>((output_rows + slack) * self.width);
-        let sum_used = if in_place { &input } else { &sum };
+        let output = if in_place { &input } else { &output };
         let parameters = NormParameters {
             step: step.as_ptr().cast(),
             input: input.as_ptr(),
-            addend: addend.as_ref().map_or(std::ptr::null(), |addend| addend.as_ptr()),
             weight: weight.as_ptr(),
-            sum: if addend.is_some() { sum_used.as_mut_ptr() } else { std::ptr::null_mut() },
             output: output.as_mut_ptr(),
             epsilon: EPSILON,
             width: self.width as u32,
             rows: if gathered.is_some() { GRIDPOINT_ROWS_LOGITS } else { GRIDPOINT_ROWS_TOKENS },
             reserved: 0,
         };
-        let name = if addend.is_some() { "rms_norm_add" } else { "rms_norm" };
+        let name = "rms_norm";
         device.launch(name, blocks, GRIDPOINT_NORM_THREADS, GRIDPOINT_NORM_SHARED_BYTES, &parameters).expect(name);
-        Outputs { output: device.download(&output), sum: device.download(sum_used) }
-    }
-
-    /// The vector that row `row` normalises: bf16 of input + addend.
-    fn summed(&self, row: usize) -> Vec<u16> {
-        let range = row * self.width..(row + 1) * self.width;
-        match &self.addend {
-            None => self.input[range].to_vec(),
-            Some(addend) => range
-                .map(|i| {
-                    bf16::from_f32(bf16::from_bits(self.input[i]).to_f32() + bf16::from_bits(addend[i]).to_f32())
-                        .to_bits()
-                })
-                .collect(),
-        }
+        device.download(output)
     }
 
     /// Row `row` of the output in float64.
     fn reference(&self, row: usize) -> Vec<f64> {
-        let x: Vec<f64> = self.summed(row).into_iter().map(value).collect();
+        let x: Vec<f64> = self.input[row * self.width..][..self.width].iter().map(|&bits| value(bits)).collect();
         let mean = x.iter().map(|x| x * x).sum::<f64>() / self.width as f64;
         let scale = 1.0 / (mean + f64::from(EPSILON)).sqrt();
         x.iter().zip(&self.weight).map(|(x, &weight)| x * scale * value(weight)).collect()
@@ -184,43 +148,29 @@ fn assert_poison(values: &[u16], from: usize, what: &str) {
 fn matches_float64(device: &TestDevice) {
     let mut random = Random(2);
     for (rows, width) in SHAPES {
-        for add in [false, true] {
-            let inputs = Inputs::random(&mut random, rows, width, add);
-            let what = format!("[{rows}, {width}], add {add}");
-            let found = inputs.run(device, None, 2, 2, false);
-            for row in 0..rows {
-                inputs.assert_row(&found.output[row * width..][..width], row, &what);
-                if add {
-                    let expected = inputs.summed(row);
-                    let wrong = (0..width).find(|&column| found.sum[row * width + column] != expected[column]);
-                    assert_eq!(wrong, None, "{what}: first wrong column of the sum in row {row}");
-                }
-            }
-            assert_poison(&found.output, rows * width, &what);
-            assert_poison(&found.sum, if add { rows * width } else { 0 }, &what);
+        let inputs = Inputs::random(&mut random, rows, width);
+        let what = format!("[{rows}, {width}]");
+        let found = inputs.run(device, None, 2, 2, false);
+        for row in 0..rows {
+            inputs.assert_row(&found[row * width..][..width], row, &what);
         }
+        assert_poison(&found, rows * width, &what);
     }
 }
 
 fn rows_do_not_depend_on_batch_padding_or_grid(device: &TestDevice) {
     let mut random = Random(3);
     for (rows, width) in SHAPES {
-        for add in [false, true] {
-            let inputs = Inputs::random(&mut random, rows, width, add);
-            let what = format!("[{rows}, {width}], add {add}");
-            let exact = inputs.run(device, None, 0, 1, false);
-            for (slack, blocks) in [(5, 1), (0, 3), (1, 20)] {
-                let other = inputs.run(device, None, slack, blocks, false);
-                assert!(other.output[..rows * width] == exact.output, "{what}: {slack} padded rows, {blocks} blocks");
-                assert!(
-                    !add || other.sum[..rows * width] == exact.sum,
-                    "{what}: {slack} padded rows, {blocks} blocks: sum"
-                );
-            }
-            for row in [rows / 2, rows - 1] {
-                let alone = inputs.only(row).run(device, None, 0, 1, false);
-                assert!(alone.output == exact.output[row * width..][..width], "{what}: row {row} alone");
-            }
+        let inputs = Inputs::random(&mut random, rows, width);
+        let what = format!("[{rows}, {width}]");
+        let exact = inputs.run(device, None, 0, 1, false);
+        for (slack, blocks) in [(5, 1), (0, 3), (1, 20)] {
+            let other = inputs.run(device, None, slack, blocks, false);
+            assert!(other[..rows * width] == exact, "{what}: {slack} padded rows, {blocks} blocks");
+        }
+        for row in [rows / 2, rows - 1] {
+            let alone = inputs.only(row).run(device, None, 0, 1, false);
+            assert!(alone == exact[row * width..][..width], "{what}: row {row} alone");
         }
     }
 }
@@ -228,36 +178,22 @@ fn rows_do_not_depend_on_batch_padding_or_grid(device: &TestDevice) {
 fn logit_rows_are_gathered(device: &TestDevice) {
     let mut random = Random(4);
     for (rows, width) in [(40, 192), (6, 1032)] {
-        for add in [false, true] {
-            let inputs = Inputs::random(&mut random, rows, width, add);
-            // A row that is named twice may not be summed.
-            let gathered = [rows - 1, 0, 3, if add { 4 } else { 3 }, rows / 2 - 1];
-            let what = format!("gathered from [{rows}, {width}], add {add}");
-            let all = inputs.run(device, None, 0, 1, false);
-            let found = inputs.run(device, Some(&gathered), 3, 2, false);
-            for (r, &row) in gathered.iter().enumerate() {
-                assert!(
-                    found.output[r * width..][..width] == all.output[row * width..][..width],
-                    "{what}: logit row {r}"
-                );
-                assert!(
-                    !add || found.sum[row * width..][..width] == all.sum[row * width..][..width],
-                    "{what}: sum of row {row}"
-                );
-            }
-            assert_poison(&found.output, gathered.len() * width, &what);
-            assert!(
-                found.sum[width..2 * width].iter().all(|&value| value == POISON),
-                "{what}: a row that is not gathered was summed"
-            );
+        let inputs = Inputs::random(&mut random, rows, width);
+        let gathered = [rows - 1, 0, 3, 3, rows / 2 - 1];
+        let what = format!("gathered from [{rows}, {width}]");
+        let all = inputs.run(device, None, 0, 1, false);
+        let found = inputs.run(device, Some(&gathered), 3, 2, false);
+        for (r, &row) in gathered.iter().enumerate() {
+            assert!(found[r * width..][..width] == all[row * width..][..width], "{what}: logit row {r}");
         }
+        assert_poison(&found, gathered.len() * width, &what);
     }
 }
 
-fn sum_may_replace_its_input(device: &TestDevice) {
+fn output_may_replace_its_input(device: &TestDevice) {
     let mut random = Random(5);
     for (rows, width) in [(13, 192), (2, 2048), (2, 8200)] {
-        let inputs = Inputs::random(&mut random, rows, width, true);
+        let inputs = Inputs::random(&mut random, rows, width);
         let apart = inputs.run(device, None, 0, 2, false);
         let in_place = inputs.run(device, None, 0, 2, true);
         assert!(apart == in_place, "[{rows}, {width}]");
@@ -267,7 +203,7 @@ fn sum_may_replace_its_input(device: &TestDevice) {
 fn extremes_stay_in_their_rows(device: &TestDevice) {
     let mut random = Random(6);
     let width = 200;
-    let mut inputs = Inputs::random(&mut random, 7, width, false);
+    let mut inputs = Inputs::random(&mut random, 7, width);
     let row = |inputs: &mut Inputs, row: usize, with: &mut dyn FnMut() -> f64| {
         let values = rounded((0..width).map(|_| with()));
         inputs.input[row * width..][..width].copy_from_slice(&values);
@@ -279,10 +215,10 @@ fn extremes_stay_in_their_rows(device: &TestDevice) {
     row(&mut inputs, 5, &mut || f64::INFINITY);
     let found = inputs.run(device, None, 1, 1, false);
     for row in [0, 1, 3, 4, 6] {
-        inputs.assert_row(&found.output[row * width..][..width], row, "extremes");
+        inputs.assert_row(&found[row * width..][..width], row, "extremes");
     }
     for row in [2, 5] {
-        let hidden = found.output[row * width..][..width].iter().position(|&bits| !value(bits).is_nan());
+        let hidden = found[row * width..][..width].iter().position(|&bits| !value(bits).is_nan());
         assert_eq!(hidden, None, "row {row} hides a NaN or an infinity");
     }
 }

@@ -144,7 +144,10 @@ mod tests {
     fn any_range_of_a_scaled_interleaved_source_is_that_of_the_whole() {
         let (first, second) = (bytes((0..12).map(|i| i as f32)), bytes((0..12).map(|i| 100.0 + i as f32)));
         let (third, columns) = (bytes((0..6).map(|i| -(i as f32))), bytes([2.0, 0.5, -1.0]));
-        let source = || Source::new([(vec![&first[..], &second[..]], 6), (vec![&third[..]], 12)]).scaled(&columns, ElementType::BFloat16);
+        let source = || {
+            Source::new([(vec![&first[..], &second[..]], 6), (vec![&third[..]], 12)])
+                .scaled(&columns, ElementType::BFloat16)
+        };
         let mut whole = vec![0; 60];
         assert!(source().read(0, &mut whole));
         let values: Vec<f32> = whole.chunks(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect();

@@ -2,8 +2,7 @@
 
 use gridpoint_runtime::parameters::{
     AttentionParameters, AttentionWorkList, EmbeddingParameters, GRIDPOINT_ATTENTION_TILE_ROWS, GRIDPOINT_SCALE_GIVEN,
-    GRIDPOINT_SCALE_NONE, GemmParameters,
-    NormParameters, RowScaleParameters, SampleParameters, ScheduleParameters,
+    GRIDPOINT_SCALE_NONE, GemmParameters, NormParameters, RowScaleParameters, SampleParameters, ScheduleParameters,
 };
 use gridpoint_runtime::{Launches, StepAddress};
 

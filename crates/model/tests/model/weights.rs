@@ -1,6 +1,7 @@
 //! The host's view of the fixtures, the device tensors made of it, and sharded checkpoints.
 
 use gridpoint_model::{Checkpoint, ModelConfig, WeightPlan, Weights};
+use half::bf16;
 use serde_json::{Map, Value, json};
 
 use crate::folder::{FIXTURES, edited_config, fixture, safetensors, shakespeare, split_safetensors, temporary};
@@ -9,6 +10,16 @@ use crate::folder::{FIXTURES, edited_config, fixture, safetensors, shakespeare, 
 fn raw<'a>(header: &Map<String, Value>, data: &'a [u8], name: &str) -> &'a [u8] {
     let offset = |end: usize| header[name]["data_offsets"][end].as_u64().unwrap() as usize;
     &data[offset(0)..offset(1)]
+}
+
+/// Rows multiplied by a vector in float32, rounded once.
+fn scaled(rows: &[u8], scale: &[u8]) -> Vec<u8> {
+    let value = |pair: &[u8]| bf16::from_le_bytes([pair[0], pair[1]]).to_f32();
+    let row = |row: &[u8]| -> Vec<u8> {
+        let products = row.chunks(2).zip(scale.chunks(2)).map(|(a, b)| bf16::from_f32(value(a) * value(b)));
+        products.flat_map(bf16::to_le_bytes).collect()
+    };
+    rows.chunks(scale.len()).flat_map(row).collect()
 }
 
 #[test]
@@ -31,19 +42,25 @@ fn every_device_tensor_holds_the_rows_that_it_should() {
         assert_eq!(places.layers.len(), config.num_hidden_layers);
         for (layer, place) in places.layers.iter().enumerate() {
             let raw = |part: &str| raw(&format!("model.layers.{layer}.{part}.weight"));
-            let qkv = [raw("self_attn.q_proj"), raw("self_attn.k_proj"), raw("self_attn.v_proj")].concat();
-            assert_eq!(written(place.qkv), qkv);
+            let row = config.hidden_size * 2;
+            let mut qkv = Vec::new();
+            for head in [raw("self_attn.q_proj"), raw("self_attn.k_proj")].concat().chunks(config.head_dim * row) {
+                for element in 0..config.head_dim / 2 {
+                    qkv.extend_from_slice(&head[element * row..][..row]);
+                    qkv.extend_from_slice(&head[(element + config.head_dim / 2) * row..][..row]);
+                }
+            }
+            qkv.extend_from_slice(raw("self_attn.v_proj"));
+            assert!(written(place.qkv) == scaled(&qkv, raw("input_layernorm")), "layer {layer}: queries, keys, values");
             assert_eq!(written(place.o_proj), raw("self_attn.o_proj"));
-            assert_eq!(written(place.input_layernorm), raw("input_layernorm"));
-            assert_eq!(written(place.post_attention_layernorm), raw("post_attention_layernorm"));
             assert_eq!(written(place.down_proj), raw("mlp.down_proj"));
             assert!(place.qkv_bias.is_none() && place.o_bias.is_none());
-            let (gate, up, both) = (raw("mlp.gate_proj"), raw("mlp.up_proj"), written(place.gate_up));
-            let row = config.hidden_size * 2;
-            for unit in 0..config.intermediate_size {
-                assert!(both[2 * unit * row..][..row] == gate[unit * row..][..row], "layer {layer}: gate row {unit}");
-                assert!(both[(2 * unit + 1) * row..][..row] == up[unit * row..][..row], "layer {layer}: up row {unit}");
-            }
+            let rows = raw("mlp.gate_proj").chunks(row).zip(raw("mlp.up_proj").chunks(row));
+            let gate_up: Vec<u8> = rows.flat_map(|(gate, up)| [gate, up].concat()).collect();
+            assert!(
+                written(place.gate_up) == scaled(&gate_up, raw("post_attention_layernorm")),
+                "layer {layer}: gate, up"
+            );
         }
         if config.tie_word_embeddings {
             assert_eq!(places.lm_head, places.embed_tokens);
@@ -51,7 +68,9 @@ fn every_device_tensor_holds_the_rows_that_it_should() {
         } else {
             assert_eq!(written(places.lm_head), raw("lm_head.weight"));
         }
-        assert_eq!(weights.plan().bytes(), data.len() as u64, "all weights, none twice");
+        let folded = (2 * config.num_hidden_layers * config.hidden_size * 2) as u64;
+        assert_eq!(weights.plan().bytes() + folded, data.len() as u64, "all weights, none twice");
+        assert_eq!(weights.plan().parameters(), data.len() as u64 / 2);
     }
 }
 
@@ -82,16 +101,17 @@ fn wrong_buffers_are_refused() {
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let weights = Weights::new(&config, &checkpoint).unwrap();
     let error = |result: gridpoint_model::Result<()>| result.unwrap_err().to_string();
+    let norm = weights.plan().places().norm;
     assert_eq!(
-        error(weights.write(1, &mut [0; 255])),
-        "tensor `model.layers.0.input_layernorm` of 256 bytes cannot fill a buffer of `255` bytes from byte `0`"
+        error(weights.write(norm, &mut [0; 255])),
+        "tensor `model.norm` of 256 bytes cannot fill a buffer of `255` bytes from byte `0`"
     );
     assert_eq!(
-        error(weights.write_at(1, 200, &mut [0; 57])),
-        "tensor `model.layers.0.input_layernorm` of 256 bytes cannot fill a buffer of `57` bytes from byte `200`"
+        error(weights.write_at(norm, 200, &mut [0; 57])),
+        "tensor `model.norm` of 256 bytes cannot fill a buffer of `57` bytes from byte `200`"
     );
-    assert!(weights.write_at(1, u64::MAX, &mut [0; 57]).is_err());
-    assert_eq!(error(weights.write(15, &mut [])), "device tensor `15` does not exist, the index must be below 15");
+    assert!(weights.write_at(norm, u64::MAX, &mut [0; 57]).is_err());
+    assert_eq!(error(weights.write(11, &mut [])), "device tensor `11` does not exist, the index must be below 11");
 }
 
 #[test]
