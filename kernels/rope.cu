@@ -8,6 +8,7 @@
 //   out[i] = x[i] cos - x[i + d/2] sin,  out[i + d/2] = x[i + d/2] cos + x[i] sin, in float32, rounded once.
 // Work: one thread takes 8 pairs of one head (two 16-byte loads, two 16-byte stores), grid-stride over live tokens x heads, so any
 // grid gives the same bits and padding costs nothing. A token with slot -1 is rotated and stores nothing.
+// Every thread waits for the kernel before it first of all, also in blocks without a unit.
 // Contract of the host: a position lies inside the table, a slot inside the cache, and T * (Hq + 2 Hkv) * d / 16 below 2^31.
 #include "tile.cuh"
 
@@ -50,6 +51,8 @@ GRIDPOINT_DEVICE void rope_append(const RopeAppendParameters& parameters) {
   static_assert(HeadDim % (2 * kVector) == 0, "half a head is a whole number of 16-byte vectors");
   constexpr uint32_t kHalf = HeadDim / 2;
   constexpr uint32_t kParts = kHalf / kVector;
+  // At once, so that attention's blocks stand ready, and behind those that find no work a product loads weights; each waits by itself.
+  grid_launch_dependents();
   grid_dependency_wait();
   const StepHeader* step = parameters.step;
   const int32_t* positions = section<int32_t>(step, step->positions_offset);

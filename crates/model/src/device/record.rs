@@ -9,7 +9,8 @@ use super::launches::{Product, Rows};
 use super::model::{Addresses, Model};
 
 impl Model {
-    /// The launches of a step of `point` that reads everything which varies from the block at `step`: eight a layer, and five.
+    /// The launches of a step of `point` that reads everything which varies from the block at `step`: eight a layer, and five. The
+    /// first depends wholly on what the stream held before it, the others on each other as the kernels' [`super::LaunchOrder`] says.
     #[must_use]
     pub fn record(&self, point: GridPoint, step: StepAddress) -> Launches {
         let tokens = Rows { selector: GRIDPOINT_ROWS_TOKENS, capacity: point.tokens };
@@ -108,6 +109,6 @@ impl Model {
             },
         );
         self.sample(list, step, logit_rows);
-        launches
+        self.kernels.order.of_step(launches)
     }
 }
