@@ -34,12 +34,8 @@ fn steps(device: &TestDevice) -> usize {
 }
 
 fn small_plan() -> Plan {
-    let limits = Limits {
-        max_requests: REQUESTS,
-        max_tokens: MOST_TOKENS,
-        max_sequence_length: SEQUENCE,
-        ..Limits::default()
-    };
+    let limits =
+        Limits { max_requests: REQUESTS, max_tokens: MOST_TOKENS, max_sequence_length: SEQUENCE, ..Limits::default() };
     let policy = Policy { token_ceiling: gridpoint_plan::TokenCeiling::new(true, None), ..Policy::default() };
     plan(&limits, &policy).expect("a plan")
 }

@@ -44,7 +44,16 @@ impl Launch {
                 size_of::<P>(),
             )
         };
-        Self { function, blocks, threads, shared_bytes, cluster_blocks: 1, programmatic: false, parameters: words, name }
+        Self {
+            function,
+            blocks,
+            threads,
+            shared_bytes,
+            cluster_blocks: 1,
+            programmatic: false,
+            parameters: words,
+            name,
+        }
     }
 
     /// The same launch with clusters of `blocks` blocks in x, which divide the grid.
