@@ -136,6 +136,19 @@ fn eager_steps_and_a_plan_without_graphs_say_the_same() {
 }
 
 #[test]
+fn launches_in_either_order_say_the_same() {
+    let arguments = ["--prompt-ids", "1,2,3", "--max-new-tokens", "4"];
+    let default = generated(GQA, &arguments);
+    assert_eq!(default["launches"], "programmatic", "the simulated device has compute capability 9.0");
+    for order in ["programmatic", "serial"] {
+        for eager in [&[][..], &["--eager"]] {
+            let answer = generated(GQA, &[&arguments[..], &["--launches", order], eager].concat());
+            assert_eq!((&answer["launches"], &answer["results"]), (&json!(order), &default["results"]), "{eager:?}");
+        }
+    }
+}
+
+#[test]
 fn a_prompt_that_fails_leaves_the_others() {
     let good = generated(GQA, &["--prompt-ids", "1,2", "--max-new-tokens", "2"]);
     let prompts = ["--prompt-ids", "600", "--prompt-ids", "1,2", "--prompt-ids", ""];
