@@ -25,7 +25,7 @@ const ONE_GEMM: (&str, &str) = (
 );
 
 /// The bugs.
-pub(crate) const PLANTS: [Plant; 9] = [
+pub(crate) const PLANTS: [Plant; 12] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
@@ -35,10 +35,20 @@ pub(crate) const PLANTS: [Plant; 9] = [
         )],
     },
     Plant {
+        name: "attention_reads_its_list_before_its_wait",
+        module: "attention",
+        patches: &[(
+            "  grid_dependency_wait();\n  if (parameters.list->reserved[0] != 0) {\n",
+            "  const bool refused = parameters.list->reserved[0] != 0;\n  grid_dependency_wait();\n  if (refused) {\n",
+        )],
+    },
+    Plant {
         name: "attention_reuses_queries_without_barrier",
         module: "attention",
         patches: &[("  // The item before may still be read.\n  block_barrier();\n", "")],
     },
+    // Touches nothing that the kernel before it wrote: a kernel further on runs ahead.
+    Plant { name: "embedding_does_not_wait", module: "embedding", patches: &[("  grid_dependency_wait();\n", "")] },
     Plant {
         name: "gemm_ring_without_barrier",
         module: "gemm",
@@ -60,6 +70,7 @@ pub(crate) const PLANTS: [Plant; 9] = [
         module: "norm",
         patches: &[("parameters.width / kVectorElements;", "parameters.width / (kVectorElements * first);")],
     },
+    Plant { name: "norm_does_not_wait", module: "norm", patches: &[("  grid_dependency_wait();\n", "")] },
     Plant {
         name: "norm_stays_in_its_row",
         module: "norm",

@@ -21,6 +21,9 @@
 // Shared memory: queries 64 * d * 2 bytes, two buffers of keys and values 64 * d * 2 bytes each, 16 bytes: 40976 bytes for d = 64
 // (4 blocks on 164 KiB, 5 on 228 KiB), 81936 for d = 128 (2 blocks on either).
 // Partials: a warp's accumulators in fragment order, [d / 8][lane][4], so that every access is 16 bytes a lane and coalesced.
+//
+// Every thread waits for the kernel before it first of all, also where the list has nothing for its block or is refused: the list and the
+// caches are written in this step.
 #include "tile.cuh"
 
 namespace gridpoint {
@@ -495,6 +498,9 @@ GRIDPOINT_DEVICE void poison_output(const AttentionParameters& parameters) {
 template <uint32_t HeadDim>
 GRIDPOINT_DEVICE void attention(const AttentionParameters& parameters) {
   static_assert(HeadDim % 64 == 0, "rows of shared tiles are made of 128-byte spans");
+  // At once: the persistent grid leaves no room for a product's blocks, so those begin where blocks of this one have ended, or never had
+  // work, and load weights while the longest items end. They wait by themselves.
+  grid_launch_dependents();
   grid_dependency_wait();
   if (parameters.list->reserved[0] != 0) {
     poison_output<HeadDim>(parameters);

@@ -8,7 +8,8 @@
 // The host refuses token ids outside [0, V). Should one arrive nevertheless, its row is zeros: the table is never read out of
 // bounds, and no NaN gets into the key-value cache.
 //
-// Launch: GRIDPOINT_EMBEDDING_THREADS threads, no shared memory, any grid.
+// Launch: GRIDPOINT_EMBEDDING_THREADS threads, no shared memory, any grid. Every thread waits for the kernel before it first of all,
+// also in blocks without rows: kernels further on know that one's end by this one's alone.
 #include "tile.cuh"
 
 namespace gridpoint {
@@ -18,6 +19,8 @@ constexpr uint32_t kVectorElements = 8;
 static_assert(sizeof(Vector16) == kVectorElements * sizeof(uint16_t), "a vector is eight bf16 elements");
 
 GRIDPOINT_DEVICE void embedding_rows(const EmbeddingParameters& parameters) {
+  // At once, so that the kernels behind can stand ready and a product among them can load weights; each waits by itself.
+  grid_launch_dependents();
   grid_dependency_wait();
   const StepHeader* step = parameters.step;
   const int32_t* token_ids = section<int32_t>(step, step->token_ids_offset);

@@ -28,7 +28,8 @@
 // give the same bits. The tile of 128x128 has no registers for a second set of sums and takes one segment only.
 //
 // Launch contract; dynamic shared memory = stages x (rows + columns) x 128 bytes, also in parameters.h. Before
-// griddepcontrol.wait only weights and the step block are read: both are complete before the first kernel of a step starts.
+// griddepcontrol.wait only weights and the step block are read: both are complete before the first kernel of a step starts. Every
+// thread waits, also in blocks without a tile; the bias is read by the epilogue, behind the wait.
 //
 //   tile     threads  warp tile  stages  shared bytes  registers sm_80, sm_90a  blocks/SM with 228, 164, 100 KB
 //   16x64        128      16x16       8         81920              64,  70                                2, 2, 1
@@ -341,6 +342,8 @@ struct alignas(16) Ring {
 
 template <class Tile, class Epilogue>
 GRIDPOINT_DEVICE void multiply(const GemmParameters& parameters) {
+  // At once: the next kernel's blocks begin where this grid leaves room or its blocks end. They wait by themselves.
+  grid_launch_dependents();
   const Extent extent = extent_of<Tile>(parameters);
   if (block_index() >= extent.tiles) {
     grid_dependency_wait();

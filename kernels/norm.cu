@@ -18,8 +18,7 @@
 // must be distinct.
 //
 // Launch: GRIDPOINT_NORM_THREADS threads, GRIDPOINT_NORM_SHARED_BYTES of shared memory, any grid; full at one block for every
-// eight rows of width <= 1024, else one for every row.
-#include "element.cuh"
+// eight rows of width <= 1024, else one for every row. Every thread waits for the kernel before it first of all, also without a row.
 #include "tile.cuh"
 
 namespace gridpoint {
@@ -149,6 +148,8 @@ GRIDPOINT_DEVICE void norm_rows(const NormParameters& parameters, uint32_t first
 
 template <class Element>
 GRIDPOINT_DEVICE void norm(const NormParameters& parameters) {
+  // At once: the product behind this loads its first weights while the product in front of it ends. It waits by itself.
+  grid_launch_dependents();
   grid_dependency_wait();
   if (parameters.width / kVectorElements <= kWarpRowVectors) {
     norm_rows<Element, false>(parameters, block_index() * kWarps + warp_index(), grid_blocks() * kWarps, lane_index());

@@ -10,7 +10,7 @@
 // Work: 16 rows a block; its warps take groups in turn, so that a row of 4096 keeps eight chains of 32 steps in flight. Fragments come
 // straight from memory: a lane's words k and k + 8 of a row share a sector.
 // Launch: GRIDPOINT_ROW_SCALE_THREADS threads, GRIDPOINT_ROW_SCALE_SHARED_BYTES of shared memory, any grid; full at one block for 16 rows.
-// Before griddepcontrol.wait only the step block's address is known.
+// Every thread waits for the kernel before it first of all, also without a row.
 #include "squares.cuh"
 #include "tile.cuh"
 
@@ -33,8 +33,9 @@ GRIDPOINT_DEVICE uint32_t load_pair(const uint16_t* row, uint32_t column, uint32
 
 template <class Element>
 GRIDPOINT_DEVICE void row_scale(const RowScaleParameters& parameters) {
-  grid_dependency_wait();
+  // At once: the product behind this loads its first weights while the product in front of it ends. It waits by itself.
   grid_launch_dependents();
+  grid_dependency_wait();
   RowScaleShared& memory = shared<RowScaleShared>();
   const uint32_t rows = parameters.step->tokens;
   const uint32_t width = parameters.width;

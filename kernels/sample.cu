@@ -27,7 +27,9 @@
 // One block does a row after the other; thread i takes the quadruples i, i + threads, ..., so that the order of the sum
 // depends on V alone. Barriers: 3 for a greedy or scored row, 2 more for a draw, 7 for each filter, 3 to 7 where ties are cut.
 //
-// Launch: GRIDPOINT_SAMPLE_THREADS threads, GRIDPOINT_SAMPLE_SHARED_BYTES of shared memory, any grid; full at one block a row.
+// Launch: GRIDPOINT_SAMPLE_THREADS threads, GRIDPOINT_SAMPLE_SHARED_BYTES of shared memory, any grid; full at one block a row. Every
+// thread waits for the kernel before it first of all, also in blocks without a row. The last kernel of a step: what follows it depends on
+// its end, so that it lets nothing go early.
 #include "philox.cuh"
 #include "tile.cuh"
 

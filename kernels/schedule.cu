@@ -22,6 +22,10 @@
 //   capacity         >= T * group / tile_rows + R + partial_capacity   (divisions round down)
 // A step that needs more is the host's fault and is refused whole: the list is written with count 0 and reserved = {1, items,
 // partials needed}, and attention answers such a list with NaN in every live row, so that the fault is seen and no memory is hurt.
+//
+// Launch order: the first kernel of a step, launched without a programmatic dependency: it begins when the copy of the step block and the
+// step before have ended. Every thread waits nevertheless, first of all. Dependents are let go at once: this is one block, and
+// whatever of the next kernels fits the other multiprocessors can stand ready there.
 #include "tile.cuh"
 
 namespace gridpoint {
@@ -253,6 +257,7 @@ GRIDPOINT_DEVICE void write_head(const ScheduleParameters& parameters, uint32_t 
 }
 
 GRIDPOINT_DEVICE void schedule(const ScheduleParameters& parameters) {
+  grid_launch_dependents();
   grid_dependency_wait();
   ScheduleShared& memory = shared<ScheduleShared>();
   const uint32_t requests = parameters.step->prefills + parameters.step->decodes;

@@ -107,14 +107,34 @@ suite() {
   table+=("$(printf '%-28s %-12s %9s s' "tests: $name" "$verdict" "$elapsed")")
 }
 
+# orders_agree: seconds of the steps of each order, as one JSON object; fails where the results differ.
+orders_agree() {
+  local name text first="" separator="{"
+  for name in generate_programmatic generate_serial generate_eager_programmatic generate_eager_serial; do
+    text=$(sed -n 's/.*"results":\(.*\),"step_seconds".*/\1/p' "results/$name.json")
+    printf '%s"%s":%s' "$separator" "$name" "$(sed -n 's/.*"step_seconds":\([0-9.e-]*\).*/\1/p' "results/$name.json")"
+    separator=,
+    [ -n "$text" ] && [ "$text" = "${first:=$text}" ] || { echo "$name: other results than generate_programmatic" >&2; return 1; }
+  done
+  printf '}'
+}
+
 gridpoint=bin/gridpoint
-verse=(--model "$model" --device cuda --format json --prompt "ROMEO:" --max-new-tokens 64)
+prompt=(--model "$model" --device cuda --format json --prompt "ROMEO:")
+verse=("${prompt[@]}" --max-new-tokens 64)
+long_verse=("${prompt[@]}" --max-new-tokens 400)
 many=()
 for i in $(seq 1 16); do many+=(--prompt "$(printf 'ROMEO:%.0s' $(seq 1 "$i"))"); done
 
 check devices "$gridpoint" devices --format json
 check generate "$gridpoint" generate "${verse[@]}"
 check generate_eager "$gridpoint" generate "${verse[@]}" --eager
+# With launches that overlap and with launches one after another: the same tokens, and how long the steps took.
+for order in programmatic serial; do
+  check "generate_$order" "$gridpoint" generate "${long_verse[@]}" --launches "$order"
+  check "generate_eager_$order" "$gridpoint" generate "${long_verse[@]}" --launches "$order" --eager
+done
+check orders_agree orders_agree
 check generate_linear "$gridpoint" generate "${verse[@]}" --sizing linear
 check generate_many "$gridpoint" generate "${verse[@]}" "${many[@]}"
 check generate_sampled "$gridpoint" generate "${verse[@]}" --temperature 0.8 --top-k 40 --top-p 0.95 --seed 7 --logprobs
@@ -130,6 +150,7 @@ gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --fo
 
 printf '\n%s\n' "${gpu:-no GPU named by nvidia-smi}" | tee results/table.txt
 printf '%s\n' "${table[@]}" | tee -a results/table.txt
+printf 'seconds of steps: %s\n' "$(cat results/orders_agree.json)" | tee -a results/table.txt
 [ $failed = 0 ] && printf 'passed\n' || printf 'FAILED: see results/*.log\n'
 exit $failed
 RUN

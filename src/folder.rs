@@ -93,6 +93,7 @@ impl Folder {
             max_sequence_length: Some(self.max_sequence_length),
             kv_pages: Some(model.kv_pages.unwrap_or_else(|| self.pages_wanted(limits.max_requests, tokens_wanted))),
             replay,
+            launches: model.launches.map(Into::into),
             ..EngineOptions::default()
         };
         let device = take_device(model.device.into())?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use gridpoint::devices::Choice;
+use gridpoint_model::LaunchOrder;
 
 use crate::args::natural_32;
 
@@ -23,6 +24,9 @@ pub(crate) struct ModelArgs {
     /// Most pages of 64 tokens in the kv cache, a dummy page among them [default: what the requests need at once].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = natural_32)]
     pub(crate) kv_pages: Option<u32>,
+    /// How the launches of a step depend on each other [default: programmatic where the device has it].
+    #[arg(long, value_enum)]
+    pub(crate) launches: Option<LaunchesChoice>,
     /// Log every captured graph (-v) and every step (-vv).
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -37,6 +41,24 @@ pub(crate) enum DeviceChoice {
     Cuda,
     /// The simulated device.
     Simulator,
+}
+
+/// The names of the launch orders.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LaunchesChoice {
+    /// Each begins before the one in front of it has ended and waits where it needs its results; from compute capability 9.0 on.
+    Programmatic,
+    /// Each begins when the one in front of it has ended.
+    Serial,
+}
+
+impl From<LaunchesChoice> for LaunchOrder {
+    fn from(choice: LaunchesChoice) -> Self {
+        match choice {
+            LaunchesChoice::Programmatic => Self::Programmatic,
+            LaunchesChoice::Serial => Self::Serial,
+        }
+    }
 }
 
 impl From<DeviceChoice> for Choice {

@@ -304,6 +304,8 @@ fn print_json(items: &[Item], texts: &Texts<'_>, engine: &Engine, output: &mut d
         "results": results,
         "plan": {"graphs": capture.graphs, "distinct": capture.distinct},
         "steps": {"total": total, "replayed": replayed, "eager": eager},
+        "launches": engine.launch_order().to_string(),
+        "step_seconds": engine.run_time().as_secs_f64(),
         "capture_seconds": capture.time.as_secs_f64(),
     });
     writeln!(output, "{answer}").map_err(Failure::output)

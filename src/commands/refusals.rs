@@ -55,6 +55,9 @@ pub(crate) fn engine(error: EngineError, limits: &Limits) -> Failure {
         | EngineError::Model(ModelError::Runtime(RuntimeError::LayoutOverflow { region })) => {
             Failure::Failed(format!("the {region} of a step is larger than can be addressed: {smaller}").into())
         }
+        EngineError::Runtime(error @ RuntimeError::NoProgrammaticLaunches { .. }) => {
+            Failure::Failed(format!("--launches is `programmatic`: {error}").into())
+        }
         other => Failure::failed(other),
     }
 }

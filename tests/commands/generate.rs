@@ -18,7 +18,7 @@ fn text(arguments: &[&str]) -> String {
 #[test]
 fn the_answer_has_the_promised_fields() {
     let answer = generated(SHAKESPEARE, &["--prompt", "ROMEO:", "--prompt", "The king", "--max-new-tokens", "5"]);
-    assert_eq!(keys(&answer), ["capture_seconds", "plan", "results", "steps"]);
+    assert_eq!(keys(&answer), ["capture_seconds", "launches", "plan", "results", "step_seconds", "steps"]);
     assert!(answer["capture_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{answer}");
     assert_eq!(answer["plan"]["graphs"], 60);
     assert!(answer["plan"]["distinct"].as_u64().is_some_and(|distinct| (1..=60).contains(&distinct)), "{answer}");
@@ -132,6 +132,19 @@ fn eager_steps_and_a_plan_without_graphs_say_the_same() {
         assert_eq!(answer["results"], replayed["results"], "{extra:?}");
         assert_eq!(answer["steps"], json!({"total": 4, "replayed": 0, "eager": 4}), "{extra:?}");
         assert_eq!(answer["plan"], plan, "{extra:?}");
+    }
+}
+
+#[test]
+fn launches_in_either_order_say_the_same() {
+    let arguments = ["--prompt-ids", "1,2,3", "--max-new-tokens", "4"];
+    let default = generated(GQA, &arguments);
+    assert_eq!(default["launches"], "programmatic", "the simulated device has compute capability 9.0");
+    for order in ["programmatic", "serial"] {
+        for eager in [&[][..], &["--eager"]] {
+            let answer = generated(GQA, &[&arguments[..], &["--launches", order], eager].concat());
+            assert_eq!((&answer["launches"], &answer["results"]), (&json!(order), &default["results"]), "{eager:?}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! Whole steps on every device: equal to the reference results, to eager launches, to unpadded shapes, to any other batching.
+//! Whole steps on every device: equal to the reference results, to eager launches, to launches one after another, to unpadded shapes, to any other batching.
 
 mod batching;
+pub(crate) mod chain;
 mod models;
 mod reference;
 mod replay;
@@ -11,5 +12,5 @@ use crate::support::Case;
 
 /// All cases of whole steps.
 pub(crate) fn all() -> Vec<Case> {
-    [models::cases(), replay::cases(), batching::cases(), reference::cases(), shapes::cases()].concat()
+    [models::cases(), replay::cases(), chain::cases(), batching::cases(), reference::cases(), shapes::cases()].concat()
 }

@@ -4,9 +4,11 @@ use std::any::Any;
 use std::sync::Arc;
 
 use gridpoint_graph::{GraphSet, LogitRequest, Recorded, RequestKind, StepError, StepLayout, StepRing};
-use gridpoint_model::{Capacity, Checkpoint, Kernels, KvCache, Model, ModelConfig, WeightStore, Weights, Workspace};
+use gridpoint_model::{
+    Capacity, Checkpoint, Kernels, KvCache, LaunchOrder, Model, ModelConfig, WeightStore, Weights, Workspace,
+};
 use gridpoint_plan::{GridPoint, Plan};
-use gridpoint_runtime::{Arena, ArenaLayout, Region, Stream};
+use gridpoint_runtime::{Arena, ArenaLayout, Launches, RecordedEdge, Region, Stream};
 
 use crate::support::{TestDevice, data};
 
@@ -94,6 +96,17 @@ pub(crate) struct Rig {
 impl Rig {
     /// Captures `plan` for a model with `pages` pages of cache and steps of at most the plan's largest shape.
     pub(crate) fn new(device: &TestDevice, folder: &Folder, plan: &Plan, pages: u32, sequence_length: u32) -> Self {
+        Self::in_order(device, folder, plan, (pages, sequence_length), None)
+    }
+
+    /// As [`Self::new`], with launches in an order that the device has.
+    pub(crate) fn in_order(
+        device: &TestDevice,
+        folder: &Folder,
+        plan: &Plan,
+        (pages, sequence_length): (u32, u32),
+        order: Option<LaunchOrder>,
+    ) -> Self {
         let (device, config) = (device.device(), &folder.config);
         let largest = |count: fn(&GridPoint) -> u64| plan.points().iter().map(count).max().unwrap_or(1) as u32;
         let capacity = Capacity {
@@ -117,6 +130,8 @@ impl Rig {
         let cache = KvCache::reserve(&mut layout, config, pages).expect("sizes are small");
         let arena = Arc::new(Arena::new(device, "the rig", &layout).expect("the memory is there"));
         let kernels = Kernels::load(device, weights.element(), config.head_dim).expect("the kernels are there");
+        let order = order.unwrap_or_else(|| LaunchOrder::best(device)).on(device).expect("the device has the order");
+        let kernels = kernels.in_order(order);
         let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache));
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
@@ -124,6 +139,19 @@ impl Rig {
         let record = |point| Recorded { launches: model.record(point, ring.address()), pool_bytes: 0 };
         let graphs = GraphSet::capture(&stream, plan, &retained, 0, record, |_| {}).expect("the capture");
         Self { stream, graphs, ring, model, arena, block }
+    }
+
+    /// The launches of a point.
+    pub(crate) fn recorded(&self, point: GridPoint) -> Launches {
+        self.model.record(point, self.ring.address())
+    }
+
+    /// How many kernels the capture of a point has, and its edges.
+    pub(crate) fn recorded_edges(&self, point: GridPoint) -> (usize, Vec<RecordedEdge>) {
+        let launches = self.recorded(point);
+        let recording = self.stream.record().expect("a capture");
+        launches.launch(&self.stream).expect("the launches");
+        (launches.as_slice().len(), recording.edges().expect("the edges"))
     }
 
     /// Fills the workspace and the device's step block with NaN, and the host's slots with another step, so that whatever reads

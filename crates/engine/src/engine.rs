@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gridpoint_graph::{CaptureProgress, CaptureSummary, StepReport, StepTotals};
-use gridpoint_model::{ModelConfig, Weights};
+use gridpoint_model::{LaunchOrder, ModelConfig, Weights};
 use gridpoint_plan::Plan;
 use gridpoint_plan::traffic::StepHistogram;
 use gridpoint_runtime::Device;
@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub memory_utilization: f64,
     /// Whether steps replay captured graphs; off, the same kernels are launched one by one.
     pub replay: bool,
+    /// How the launches of a step depend on each other; `None` is the fastest order that the device has.
+    pub launches: Option<LaunchOrder>,
 }
 
 impl Default for EngineOptions {
@@ -43,6 +45,7 @@ impl Default for EngineOptions {
             kv_pages: None,
             memory_utilization: 0.9,
             replay: true,
+            launches: None,
         }
     }
 }
@@ -180,6 +183,12 @@ impl Engine {
     #[must_use]
     pub fn capture(&self) -> &CaptureSummary {
         self.runner.graphs().summary()
+    }
+
+    /// How the launches of a step depend on each other.
+    #[must_use]
+    pub fn launch_order(&self) -> LaunchOrder {
+        self.runner.model().launch_order()
     }
 
     /// How the device's memory is divided.

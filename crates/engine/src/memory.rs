@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gridpoint_graph::StepLayout;
-use gridpoint_model::{Capacity, Kernels, KvCache, Model, ModelConfig, WeightStore, Weights, Workspace};
+use gridpoint_model::{Capacity, Kernels, KvCache, LaunchOrder, Model, ModelConfig, WeightStore, Weights, Workspace};
 use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError};
 
@@ -136,7 +136,8 @@ pub(crate) fn place(
     sizes: &Sizes,
     options: &EngineOptions,
 ) -> Result<Placed, EngineError> {
-    let kernels = Kernels::load(device, weights.element(), config.head_dim)?;
+    let order = options.launches.map_or_else(|| Ok(LaunchOrder::best(device)), |order| order.on(device))?;
+    let kernels = Kernels::load(device, weights.element(), config.head_dim)?.in_order(order);
     let mut layout = ArenaLayout::new();
     let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
     let uploaded = Model::upload(device, config, weights, &layout, &store)?;

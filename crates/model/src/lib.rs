@@ -26,7 +26,8 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
-    Capacity, GemmTile, Kernels, KvCache, LaunchNeed, Model, Need, RequestLengths, StepLengths, WeightStore, Workspace,
+    Capacity, GemmTile, Kernels, KvCache, LaunchNeed, LaunchOrder, Model, Need, RequestLengths, StepLengths,
+    WeightStore, Workspace,
 };
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};

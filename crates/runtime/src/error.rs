@@ -51,6 +51,18 @@ pub enum RuntimeError {
         /// The 5 of 7.5.
         minor: i32,
     },
+    /// Launches that overlap were asked for on a device that has none.
+    #[error(
+        "`{device}` has compute capability {major}.{minor} and no programmatic launches, which need 9.0: launches must be serial"
+    )]
+    NoProgrammaticLaunches {
+        /// The device's name.
+        device: String,
+        /// Its compute capability: the 8 of 8.6.
+        major: i32,
+        /// The 6 of 8.6.
+        minor: i32,
+    },
     /// A module lacks a kernel.
     #[error("module `{module}` has no kernel `{kernel}`")]
     NoKernel {

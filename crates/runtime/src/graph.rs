@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use gridpoint_driver as driver;
 use gridpoint_driver::{
-    CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph, CUgraphExec, CUgraphNode,
-    CUgraphNodeType, CUstreamCaptureMode,
+    CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph, CUgraphEdgeData, CUgraphExec,
+    CUgraphNode, CUgraphNodeType, CUstreamCaptureMode, CUstreamCaptureStatus,
 };
 
 use crate::{RuntimeError, Stream};
@@ -33,6 +33,55 @@ impl<'stream> Recording<'stream> {
     /// The stream that records.
     pub fn stream(&self) -> &'stream Stream {
         self.stream
+    }
+
+    /// The edges that the capture has recorded so far, in the driver's order. The driver must be 12.3 or newer.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn edges(&self) -> Result<Vec<RecordedEdge>, RuntimeError> {
+        let table = driver::table();
+        let mut status = CUstreamCaptureStatus::default();
+        let mut graph = CUgraph::null();
+        // SAFETY: the stream's handle is live; both pointers are those of live values, and what is not asked for may be null.
+        let code = unsafe {
+            (table.cuStreamGetCaptureInfo_v3)(
+                self.stream.raw(),
+                &mut status,
+                std::ptr::null_mut(),
+                &mut graph,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+            )
+        };
+        driver::check("cuStreamGetCaptureInfo_v3", code)?;
+        let nodes = nodes_of(graph)?;
+        let mut count = 0_usize;
+        let (none, no_data) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: the graph is live while the stream captures; with null arrays the call only counts.
+        let code = unsafe { (table.cuGraphGetEdges_v2)(graph, none, none, no_data, &mut count) };
+        driver::check("cuGraphGetEdges_v2", code)?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let (mut from, mut to) = (vec![CUgraphNode::null(); count], vec![CUgraphNode::null(); count]);
+        let mut data = vec![CUgraphEdgeData::default(); count];
+        // SAFETY: as above; each array holds `count` elements.
+        let code = unsafe {
+            (table.cuGraphGetEdges_v2)(graph, from.as_mut_ptr(), to.as_mut_ptr(), data.as_mut_ptr(), &mut count)
+        };
+        driver::check("cuGraphGetEdges_v2", code)?;
+        let place = |node: CUgraphNode| nodes.iter().position(|&known| known == node).unwrap_or(usize::MAX);
+        let ends = from.into_iter().zip(to).zip(data).take(count);
+        Ok(ends
+            .map(|((from, to), data)| RecordedEdge {
+                from: place(from),
+                to: place(to),
+                programmatic: data == CUgraphEdgeData::PROGRAMMATIC,
+                full: data == CUgraphEdgeData::default(),
+            })
+            .collect())
     }
 
     /// Ends the capture and makes an executable graph of it, uploaded to the device. The graph keeps `retained` alive: whatever owns the
@@ -67,6 +116,31 @@ impl<'stream> Recording<'stream> {
     }
 }
 
+/// An edge between two nodes of a capture, by their places in the driver's list of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordedEdge {
+    /// The node that is depended on.
+    pub from: usize,
+    /// The node that depends.
+    pub to: usize,
+    /// Whether it is what a programmatic launch leaves: from the port of `griddepcontrol.launch_dependents`, of the programmatic type.
+    pub programmatic: bool,
+    /// Whether it is a dependency on the whole of a node.
+    pub full: bool,
+}
+
+/// The nodes of a live graph.
+fn nodes_of(graph: CUgraph) -> Result<Vec<CUgraphNode>, RuntimeError> {
+    let table = driver::table();
+    let mut count = 0_usize;
+    // SAFETY: the caller's graph is live; with a null array the call only counts.
+    driver::check("cuGraphGetNodes", unsafe { (table.cuGraphGetNodes)(graph, std::ptr::null_mut(), &mut count) })?;
+    let mut nodes = vec![CUgraphNode::null(); count];
+    // SAFETY: the array holds `count` handles.
+    driver::check("cuGraphGetNodes", unsafe { (table.cuGraphGetNodes)(graph, nodes.as_mut_ptr(), &mut count) })?;
+    Ok(nodes)
+}
+
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
         if self.open {
@@ -90,12 +164,7 @@ impl Template {
     /// How many nodes there are, all of them kernels.
     fn kernel_nodes(&self) -> Result<usize, RuntimeError> {
         let table = driver::table();
-        let mut count = 0_usize;
-        // SAFETY: with a null array the call only counts.
-        driver::check("cuGraphGetNodes", unsafe { (table.cuGraphGetNodes)(self.0, std::ptr::null_mut(), &mut count) })?;
-        let mut nodes = vec![CUgraphNode::null(); count];
-        // SAFETY: the array holds `count` handles.
-        driver::check("cuGraphGetNodes", unsafe { (table.cuGraphGetNodes)(self.0, nodes.as_mut_ptr(), &mut count) })?;
+        let nodes = nodes_of(self.0)?;
         let mut others = 0;
         for &node in &nodes {
             let mut kind = CUgraphNodeType::default();

@@ -51,6 +51,9 @@ unsafe impl Parameters for GroupGemmParameters {
     const MODULE: &'static str = "group_gemm";
 }
 
+/// `CU_SHAREDMEM_CARVEOUT_MAX_SHARED`: as much shared memory as a multiprocessor has, the rest of it cache.
+const MOST_SHARED_PERCENT: i32 = 100;
+
 /// A function of a loaded module that takes one `P`.
 #[derive(Debug)]
 pub struct Kernel<P> {
@@ -99,6 +102,12 @@ impl<P: Parameters> Kernel<P> {
             let code = unsafe { (table.cuFuncSetAttribute)(function, attribute, shared_bytes as i32) };
             driver::check("cuFuncSetAttribute", code)?;
         }
+        // A multiprocessor has one division into shared memory and cache at a time: a kernel that asks for little shared memory would
+        // otherwise keep the blocks of a neighbour that asks for much away until it has drained.
+        let attribute = CUfunction_attribute::PREFERRED_SHARED_MEMORY_CARVEOUT;
+        // SAFETY: as above.
+        let code = unsafe { (table.cuFuncSetAttribute)(function, attribute, MOST_SHARED_PERCENT) };
+        driver::check("cuFuncSetAttribute", code)?;
         let mut threads = 0;
         // SAFETY: as above; the pointer is that of a live integer.
         let code =

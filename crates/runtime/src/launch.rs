@@ -16,6 +16,8 @@ pub struct Launch {
     pub(crate) shared_bytes: u32,
     /// Blocks of a cluster, in x; 1 without clusters.
     pub(crate) cluster_blocks: u32,
+    /// Whether it may begin before the launch in front of it has ended.
+    pub(crate) programmatic: bool,
     /// The struct's bytes, in words so that they are aligned for any field.
     pub(crate) parameters: Box<[u64]>,
     name: &'static str,
@@ -42,12 +44,34 @@ impl Launch {
                 size_of::<P>(),
             )
         };
-        Self { function, blocks, threads, shared_bytes, cluster_blocks: 1, parameters: words, name }
+        Self {
+            function,
+            blocks,
+            threads,
+            shared_bytes,
+            cluster_blocks: 1,
+            programmatic: false,
+            parameters: words,
+            name,
+        }
     }
 
     /// The same launch with clusters of `blocks` blocks in x, which divide the grid.
     pub fn with_clusters(self, blocks: u32) -> Self {
         Self { cluster_blocks: blocks, ..self }
+    }
+
+    /// The same launch, programmatically dependent on the one in front of it in its stream: it may begin once every block of that
+    /// one has executed `griddepcontrol.launch_dependents` or has exited. The kernel must execute `griddepcontrol.wait` in every block,
+    /// before it exits and before it touches what an earlier launch of the stream writes or reads (CUDA C++ Programming Guide,
+    /// "Programmatic Dependent Launch and Synchronization"). Devices below compute capability 9.0 refuse such launches.
+    pub fn programmatic(self) -> Self {
+        Self { programmatic: true, ..self }
+    }
+
+    /// Whether it may begin before the launch in front of it has ended.
+    pub fn is_programmatic(&self) -> bool {
+        self.programmatic
     }
 
     /// The kernel's name.
@@ -78,6 +102,7 @@ impl PartialEq for Launch {
             && self.threads == other.threads
             && self.shared_bytes == other.shared_bytes
             && self.cluster_blocks == other.cluster_blocks
+            && self.programmatic == other.programmatic
             && self.parameters == other.parameters
     }
 }
@@ -91,13 +116,18 @@ impl Hash for Launch {
         self.threads.hash(state);
         self.shared_bytes.hash(state);
         self.cluster_blocks.hash(state);
+        self.programmatic.hash(state);
         self.parameters.hash(state);
     }
 }
 
 impl std::fmt::Debug for Launch {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}<<<{}, {}, {}>>>", self.name, self.blocks, self.threads, self.shared_bytes)
+        write!(formatter, "{}<<<{}, {}, {}>>>", self.name, self.blocks, self.threads, self.shared_bytes)?;
+        if self.cluster_blocks != 1 {
+            write!(formatter, " in clusters of {}", self.cluster_blocks)?;
+        }
+        if self.programmatic { formatter.write_str(" programmatic") } else { Ok(()) }
     }
 }
 
@@ -114,6 +144,13 @@ impl Launches {
     /// Appends a launch of `kernel` with `blocks` blocks.
     pub fn push<P: Parameters>(&mut self, kernel: &Kernel<P>, blocks: u32, parameters: &P) {
         self.0.push(kernel.launch(blocks, parameters));
+    }
+
+    /// The same launches as a chain: each but the first is programmatically dependent on the one in front of it, see
+    /// [`Launch::programmatic`]. The first depends wholly on all that the stream held before, copies among it.
+    pub fn chained(mut self) -> Self {
+        self.0.iter_mut().skip(1).for_each(|launch| launch.programmatic = true);
+        self
     }
 
     /// The launches.

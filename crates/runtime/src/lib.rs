@@ -37,7 +37,7 @@ mod tensor_map;
 pub use arena::{Arena, ArenaLayout, REGION_ALIGNMENT, Region};
 pub use device::{Device, DeviceProperties, Image, Images, MemoryInfo};
 pub use error::RuntimeError;
-pub use graph::{Graph, Recording};
+pub use graph::{Graph, RecordedEdge, Recording};
 pub use kernel::{Kernel, Parameters};
 pub use launch::{Launch, Launches};
 pub use pinned::PinnedBuffer;

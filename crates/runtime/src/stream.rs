@@ -49,8 +49,8 @@ impl Stream {
     /// The driver's error.
     pub fn launch(&self, launch: &Launch) -> Result<(), RuntimeError> {
         let mut argument: *mut c_void = launch.parameters.as_ptr().cast_mut().cast();
-        if launch.cluster_blocks != 1 {
-            return self.launch_clusters(launch, &mut argument);
+        if launch.cluster_blocks != 1 || launch.programmatic {
+            return self.launch_with_attributes(launch, &mut argument);
         }
         // SAFETY: the function belongs to a module that the device keeps loaded and takes exactly the one struct that the launch was
         // made from (contract of `Parameters`); the driver copies the struct before it returns.
@@ -72,10 +72,15 @@ impl Stream {
         Ok(driver::check("cuLaunchKernel", code)?)
     }
 
-    fn launch_clusters(&self, launch: &Launch, argument: &mut *mut c_void) -> Result<(), RuntimeError> {
+    fn launch_with_attributes(&self, launch: &Launch, argument: &mut *mut c_void) -> Result<(), RuntimeError> {
         let mut value = CUlaunchAttributeValue { pad: [0; 64] };
         value.cluster = [launch.cluster_blocks, 1, 1];
-        let mut attribute = CUlaunchAttribute { id: CUlaunchAttributeID::CLUSTER_DIMENSION, pad: [0; 4], value };
+        let mut attributes = [
+            CUlaunchAttribute { id: CUlaunchAttributeID::CLUSTER_DIMENSION, pad: [0; 4], value },
+            CUlaunchAttribute::number(CUlaunchAttributeID::PROGRAMMATIC_STREAM_SERIALIZATION, 1),
+        ];
+        // Only what the launch has: devices without clusters or programmatic launches do not know the attribute either.
+        let wanted = &mut attributes[usize::from(launch.cluster_blocks == 1)..1 + usize::from(launch.programmatic)];
         let config = CUlaunchConfig {
             grid_dim_x: launch.blocks,
             grid_dim_y: 1,
@@ -85,10 +90,10 @@ impl Stream {
             block_dim_z: 1,
             shared_mem_bytes: launch.shared_bytes,
             stream: self.raw(),
-            attrs: &mut attribute,
-            num_attrs: 1,
+            attrs: wanted.as_mut_ptr(),
+            num_attrs: wanted.len() as u32,
         };
-        // SAFETY: as in `launch`; the attribute lives until the call returns.
+        // SAFETY: as in `launch`; the attributes live until the call returns.
         let code =
             unsafe { (driver::table().cuLaunchKernelEx)(&config, launch.function, argument, std::ptr::null_mut()) };
         Ok(driver::check("cuLaunchKernelEx", code)?)

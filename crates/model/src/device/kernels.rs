@@ -10,6 +10,7 @@ use gridpoint_runtime::parameters::{
 use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
 use super::geometry::{GemmTile, Resident};
+use super::order::LaunchOrder;
 use crate::weight_plan::ElementType;
 
 /// What a matrix product does with an element before it is stored (kernels/epilogue.cuh); all add a bias where there is one.
@@ -34,6 +35,7 @@ struct Gemm {
 /// The kernels for one model's head dimension, with how many blocks of each the device holds at once.
 #[derive(Clone, Debug)]
 pub struct Kernels {
+    pub(crate) order: LaunchOrder,
     pub(crate) multiprocessors: u32,
     pub(crate) schedule: Resident<ScheduleParameters>,
     pub(crate) embedding: Resident<EmbeddingParameters>,
@@ -76,6 +78,7 @@ impl Kernels {
             _ => (["attention_d128", "attention_d128_f16"], GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
         };
         Ok(Self {
+            order: LaunchOrder::best(device),
             multiprocessors: device.properties().multiprocessors,
             schedule: load(device, "schedule_attention", GRIDPOINT_SCHEDULE_SHARED_BYTES)?,
             embedding: load(device, "embedding_gather", 0)?,
@@ -113,6 +116,12 @@ impl Kernels {
                 )?,
             ],
         })
+    }
+
+    /// The same kernels, launched in another order than the fastest that the device has; [`LaunchOrder::on`] says which it has.
+    #[must_use]
+    pub fn in_order(self, order: LaunchOrder) -> Self {
+        Self { order, ..self }
     }
 
     /// The matrix product with this tile and epilogue.

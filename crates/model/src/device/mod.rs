@@ -6,6 +6,7 @@ mod launches;
 mod memory;
 mod model;
 mod need;
+mod order;
 mod record;
 
 pub use geometry::GemmTile;
@@ -13,3 +14,4 @@ pub use kernels::Kernels;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};
 pub use model::Model;
 pub use need::{LaunchNeed, Need, RequestLengths, StepLengths};
+pub use order::LaunchOrder;

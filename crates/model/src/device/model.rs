@@ -6,6 +6,7 @@ use gridpoint_runtime::{Arena, ArenaLayout, Device};
 
 use super::kernels::Kernels;
 use super::memory::{Capacity, KvCache, WeightStore, Workspace};
+use super::order::LaunchOrder;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::rope::rotary_rows;
@@ -97,6 +98,12 @@ impl Model {
     #[must_use]
     pub fn capacity(&self) -> &Capacity {
         self.workspace.capacity()
+    }
+
+    /// How the launches of a step depend on each other.
+    #[must_use]
+    pub fn launch_order(&self) -> LaunchOrder {
+        self.kernels.order
     }
 
     /// The workspace that all steps use.

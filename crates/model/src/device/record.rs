@@ -8,7 +8,8 @@ use super::launches::{Output, Product, Rows};
 use super::model::{Addresses, Model};
 
 impl Model {
-    /// The launches of a step of `point` that reads everything which varies from the block at `step`: seven a layer, and five.
+    /// The launches of a step of `point` that reads everything which varies from the block at `step`: seven a layer, and five. The
+    /// first depends wholly on what the stream held before it, the others on each other as the kernels' [`super::LaunchOrder`] says.
     #[must_use]
     pub fn record(&self, point: GridPoint, step: StepAddress) -> Launches {
         let tokens = Rows { selector: GRIDPOINT_ROWS_TOKENS, capacity: point.tokens };
@@ -101,6 +102,6 @@ impl Model {
             },
         );
         self.sample(list, step, logit_rows);
-        launches
+        self.kernels.order.of_step(launches)
     }
 }
