@@ -6,10 +6,11 @@ mod launches;
 mod memory;
 mod model;
 mod need;
+mod random;
 mod record;
 
 pub use geometry::GemmTile;
 pub use kernels::Kernels;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};
 pub use model::Model;
-pub use need::{LaunchNeed, Need, RequestLengths, StepLengths};
+pub use need::{Arithmetic, LaunchNeed, Need, RequestLengths, StepLengths, Work};
