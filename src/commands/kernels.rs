@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = shape, conflicts_with = "model")]
     shape: Option<Shape>,
     /// Layers of the shape [default: all; at most 16 for the table of --time without --point].
-    #[arg(long, value_name = "N", requires = "shape", allow_negative_numbers = true, value_parser = natural_32)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = natural_32)]
     layers: Option<u32>,
     /// Where it runs: only the simulated device counts.
     #[arg(long, value_enum, default_value = "auto")]
@@ -101,6 +101,9 @@ impl Arguments {
                 .config(Some(layers))
                 .map_err(|_| Failure::Usage(format!("--layers is `{layers}`: it must be from 1 to 1024").into()))?;
             return then(shape.name, &config, WeightSource::Random(SEED));
+        }
+        if let Some(layers) = self.layers {
+            return Err(Failure::Usage(format!("--layers is `{layers}`: it goes with --shape").into()));
         }
         look_for(&self.model)?;
         let config = ModelConfig::load(&self.model).map_err(Failure::failed)?;

@@ -2,6 +2,7 @@
 
 mod attention;
 mod embedding;
+mod fill;
 mod fixture;
 mod gemm;
 mod instructions;
@@ -16,9 +17,17 @@ use crate::support::Case;
 /// A list of cases; their names begin with the suite's.
 pub(crate) type Suite = fn() -> Vec<Case>;
 
-/// One suite for each file of `kernels/*.cu`.
-const KERNELS: [Suite; 7] =
-    [attention::cases, embedding::cases, gemm::cases, norm::cases, rope::cases, sample::cases, schedule::cases];
+/// One suite for each file of `kernels/*.cu`; those of fill.cu and bandwidth.cu are one.
+const KERNELS: [Suite; 8] = [
+    attention::cases,
+    embedding::cases,
+    fill::cases,
+    gemm::cases,
+    norm::cases,
+    rope::cases,
+    sample::cases,
+    schedule::cases,
+];
 
 /// Suites of tests/instructions.
 const INSTRUCTIONS: [Suite; 2] = [instructions::cases, warpgroups::cases];
