@@ -162,3 +162,10 @@ fn what_cannot_be_timed_is_refused_in_a_sentence() {
     says(&["--shape", "llama-3-8b", "--point", "1:0:1"], "the model's weights needs 16");
     says(&["--shape", "tiny", "--point", "1:0:1", "--counters"], "cannot be used with");
 }
+
+#[test]
+fn the_readme_says_what_the_newest_record_says() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/readme-table.py");
+    let output = Command::new("python3").arg("-B").arg(script).arg("--check").output().expect("python3 is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
