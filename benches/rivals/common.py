@@ -70,12 +70,11 @@ class Bench:
         self.device = torch.cuda.current_device()
         properties = torch.cuda.get_device_properties(self.device)
         self.cache_bytes = getattr(properties, "L2_cache_size", 0) or 64 << 20
-        words = 2 * self.cache_bytes // 4
-        self.flush_source = torch.ones(words, dtype=torch.float32, device="cuda")
-        self.flush_target = torch.empty_like(self.flush_source)
+        self.flushed = torch.ones(CACHE_FILLS * self.cache_bytes // 4, dtype=torch.float32, device="cuda")
 
     def flush(self):
-        self.flush_target.copy_(self.flush_source)
+        """Reads four times the cache and leaves nothing in it that has to be written back."""
+        self.flushed.sum()
 
     def places(self, bytes_each, most=32):
         """How many sets of operands a rotation needs to be cold."""

@@ -103,7 +103,7 @@ fn teraflops(arithmetic: &Arithmetic, microseconds: f64) -> f64 {
 /// Three to four digits.
 fn digits(number: f64) -> String {
     match number {
-        number if number == 0.0 => String::new(),
+        0.0 => String::new(),
         number if number < 10.0 => format!("{number:.3}"),
         number if number < 100.0 => format!("{number:.2}"),
         number => format!("{number:.1}"),
@@ -273,6 +273,7 @@ impl Setting<'_> {
             "kernels": step.kernels.iter().map(|kernel| self.kernel_object(kernel)).collect::<Vec<_>>(),
             "replay_us": quantiles(step.replay),
             "eager_us": quantiles(step.eager),
+            "samples": {"replay": step.samples[0], "eager": step.samples[1]},
             "parts_us": step.parts(),
             "bytes": step.bytes,
             "floor_us": floor,

@@ -30,6 +30,9 @@ const MOST_CHAINED: usize = 2048;
 const CACHE_FILLS: u64 = 4;
 /// Samples of eager steps at most: each waits for the host.
 const EAGER_REPEATS: u32 = 50;
+/// Microseconds that the samples of one whole step may take in all, and how many samples there are even so.
+const STEP_MICROSECONDS: f64 = 5e6;
+const STEP_REPEATS: u32 = 20;
 /// Samples by which a grid is chosen for the ceilings.
 const GRID_REPEATS: u32 = 10;
 
@@ -117,6 +120,8 @@ pub struct TimedStep {
     pub replay: Quantiles,
     /// Microseconds when launched one by one, the host's time among them.
     pub eager: Quantiles,
+    /// Samples of the replay, and of the eager step: fewer than of kernels where a step is long.
+    pub samples: [u32; 2],
     /// Bytes that its launches read and write at least.
     pub bytes: u64,
 }
@@ -250,16 +255,19 @@ impl Bench {
         let graph = capture(&self.clock, launches.as_slice().iter(), Arc::clone(&retained))?;
         graph.launch(&self.clock.stream)?;
         let kernels = kernels::group(&launches, &needs);
-        let (replay, eager) = {
+        let (replay, eager, samples) = {
             let Self { clock, bandwidth, repeats, .. } = self;
             let flush = |stream: &gridpoint_runtime::Stream| bandwidth.flush(stream);
             let cold: clock::Enqueue<'_> = &flush;
             let needs_flush = bytes < CACHE_FILLS * bandwidth.cache_bytes;
             let first = needs_flush.then_some(cold);
-            let replay = clock.samples(*repeats, &flush, first, |stream, _| graph.launch(stream))?;
-            let few = (*repeats).min(EAGER_REPEATS);
+            let each = Quantiles::of(clock.samples(3, &flush, first, |stream, _| graph.launch(stream))?).median;
+            let affordable = (STEP_MICROSECONDS / each.max(1.0)) as u32;
+            let many = affordable.max(STEP_REPEATS).min(*repeats);
+            let few = many.min(EAGER_REPEATS);
+            let replay = clock.samples(many, &flush, first, |stream, _| graph.launch(stream))?;
             let eager = clock.samples(few, &flush, first, |stream, _| launches.launch(stream))?;
-            (Quantiles::of(replay), Quantiles::of(eager))
+            (Quantiles::of(replay), Quantiles::of(eager), [many, few])
         };
         let mut timed = Vec::with_capacity(kernels.len());
         for group in kernels {
@@ -268,7 +276,7 @@ impl Bench {
         if self.answer(rig, case, &launches)? != before {
             return Err(TimeError::Disturbed { case: case.name.clone() });
         }
-        Ok(TimedStep { kernels: timed, replay, eager, bytes })
+        Ok(TimedStep { kernels: timed, replay, eager, samples, bytes })
     }
 
     /// Runs the step once, eagerly: its tokens.
