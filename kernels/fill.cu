@@ -40,8 +40,10 @@ GRIDPOINT_DEVICE void fill_random(const FillParameters& parameters) {
     if (parameters.count - first >= kVectorElements) {
       store16(parameters.target + first, values);
     } else {
-      for (uint32_t i = 0; i < static_cast<uint32_t>(parameters.count - first); ++i) {
-        parameters.target[first + i] = static_cast<uint16_t>(values.word[i / 2] >> (i % 2 * 16));
+      const uint32_t rest = static_cast<uint32_t>(parameters.count - first);
+      GRIDPOINT_UNROLL
+      for (uint32_t i = 0; i < kVectorElements; ++i) {
+        if (i < rest) parameters.target[first + i] = static_cast<uint16_t>(values.word[i / 2] >> (i % 2 * 16));
       }
     }
   }
