@@ -6,7 +6,7 @@
 //! embedding, [`Tokenizer`] turns text into token ids and back.
 //!
 //! On the device: [`WeightStore`], [`Workspace`] and [`KvCache`] say what goes where before anything is allocated,
-//! [`Model::upload`] fills the weights, and [`Model::record`] is the page of launches that makes a step of a point.
+//! [`Model::upload`] fills the weights ([`Model::randomize`] with numbers, for a [`Shape`] without a checkpoint), and [`Model::record`] is the page of launches that makes a step of a point.
 //!
 //! Nothing that a folder holds makes this crate panic: every fault is a [`ModelError`] that names the file, the field or
 //! tensor, the value and what would be right.
@@ -18,6 +18,7 @@ mod error;
 mod json;
 mod mmap;
 mod rope;
+mod shapes;
 mod tokenizer;
 mod weight_plan;
 mod weight_source;
@@ -26,11 +27,12 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
-    Capacity, GemmTile, Kernels, KvCache, LaunchNeed, LaunchOrder, Model, Need, RequestLengths, StepLengths,
-    WeightStore, Workspace,
+    Arithmetic, Capacity, GemmTile, Kernels, KvCache, LaunchNeed, LaunchOrder, Model, Need, RequestLengths,
+    StepLengths, WeightStore, Work, Workspace,
 };
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};
+pub use shapes::{SHAPES, Shape};
 pub use tokenizer::{TokenStream, Tokenizer};
 pub use weight_plan::{DeviceTensor, ElementType, LayerTensors, ModelTensors, WeightPlan};
 pub use weights::{AttentionBiases, HostWeights, LayerWeights, Weights};

@@ -41,6 +41,8 @@ pub struct DeviceProperties {
     pub compute_capability: (i32, i32),
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
+    /// Bytes of the second cache.
+    pub l2_bytes: u64,
     /// Bytes of device memory.
     pub total_memory: u64,
     /// Driver version as the driver counts it: 1000 * major + 10 * minor.
@@ -111,6 +113,7 @@ impl Device {
                 attribute(DeviceAttribute::ComputeCapabilityMinor)?,
             ),
             multiprocessors: u32::try_from(attribute(DeviceAttribute::MultiprocessorCount)?).unwrap_or(1).max(1),
+            l2_bytes: u64::try_from(attribute(DeviceAttribute::L2CacheSize)?).unwrap_or(0),
             total_memory: device.total_memory().map_err(from_cust("cuDeviceTotalMem_v2"))? as u64,
             driver_version,
         })

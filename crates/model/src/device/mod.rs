@@ -7,11 +7,12 @@ mod memory;
 mod model;
 mod need;
 mod order;
+mod random;
 mod record;
 
 pub use geometry::GemmTile;
 pub use kernels::Kernels;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};
 pub use model::Model;
-pub use need::{LaunchNeed, Need, RequestLengths, StepLengths};
+pub use need::{Arithmetic, LaunchNeed, Need, RequestLengths, StepLengths, Work};
 pub use order::LaunchOrder;
