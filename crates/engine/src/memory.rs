@@ -137,6 +137,8 @@ pub(crate) fn place(
     options: &EngineOptions,
 ) -> Result<Placed, EngineError> {
     let kernels = Kernels::load(device, config.head_dim)?;
+    // What no kernel counts is refused before the weights are read.
+    sizes.reserve(config, 2)?;
     let mut layout = ArenaLayout::new();
     let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
     let uploaded = Model::upload(device, config, weights, &layout, &store)?;

@@ -25,7 +25,8 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
-    Capacity, GemmTile, Kernels, KvCache, LaunchNeed, Model, Need, RequestLengths, StepLengths, WeightStore, Workspace,
+    Capacity, GemmTile, Kernels, KvCache, LaunchNeed, LimitError, Model, Need, RequestLengths, StepLengths,
+    WeightStore, Workspace,
 };
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};

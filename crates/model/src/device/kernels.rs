@@ -67,7 +67,11 @@ impl Kernels {
         };
         let (rope, attention, attention_bytes) = match head_dim {
             64 => ("rope_append_d64", "attention_d64", GRIDPOINT_ATTENTION_D64_SHARED_BYTES),
-            _ => ("rope_append_d128", "attention_d128", GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
+            128 => ("rope_append_d128", "attention_d128", GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
+            other => {
+                let (module, kernel) = (AttentionParameters::MODULE.to_owned(), format!("attention_d{other}"));
+                return Err(RuntimeError::NoKernel { module, kernel });
+            }
         };
         Ok(Self {
             multiprocessors: device.properties().multiprocessors,
