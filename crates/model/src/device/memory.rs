@@ -206,7 +206,7 @@ impl KvCache {
     pub fn reserve(layout: &mut ArenaLayout, config: &ModelConfig, pages: u32) -> Result<Self, RuntimeError> {
         let page = u64::from(GRIDPOINT_PAGE_TOKENS) * config.kv_size() as u64;
         let plane = u64::from(pages) * page;
-        let elements = layout.reserve("kv cache", plane * 2 * config.num_hidden_layers as u64)?;
+        let elements = layout.reserve("kv cache", plane.saturating_mul(2 * config.num_hidden_layers as u64))?;
         Ok(Self { elements, plane })
     }
 }
