@@ -23,7 +23,6 @@ refuse() { say "$*"; exit 2; }
 absolute() { case $1 in */*) echo "$(cd "$(dirname "$1")" && pwd)/$(basename "$1")" ;; *) echo "$1" ;; esac; }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-script=$repository/scripts/check-kernels.sh
 root=$repository
 update=0
 disassembly=1
@@ -64,9 +63,9 @@ flags=$(sed -n '/^const FLAGS/,/;$/p' "$repository/build/nvcc.rs" | grep -o '"[^
 
 version() { "$1" --version | sed -n 's/.*, V\([0-9.]*\).*/\1/p'; }
 compiler=$(version "$nvcc")
-headers=$(cat "$script" $(ls kernels/*.h kernels/*.cuh tests/instructions/*.h 2>/dev/null) | sha256sum)
-stamp="$compiler $flags $headers ${nvdisasm:+$(version "$nvdisasm")}"
-export nvcc nvdisasm cache flags stamp
+headers=$(cat $(ls kernels/*.h kernels/*.cuh tests/instructions/*.h 2>/dev/null) | sha256sum)
+# Kernels of the tests are named with their folder, so that a star stands for kernels of the program alone.
+prefix_of() { case $1 in tests/*) echo tests/ ;; esac; }
 
 # assemble SOURCE INPUT VIRTUAL ARCHITECTURE: leaves NAME.log, ptxas's words, and NAME.opcodes, lines `kernel architecture opcode count`.
 assemble() {
@@ -77,13 +76,13 @@ assemble() {
   : >"$name.opcodes"
   if [ -n "$nvdisasm" ]; then
     "$nvdisasm" -c "$name.cubin" >"$name.sass" || return 1
-    awk -v architecture="sm_$4" '
+    awk -v architecture="sm_$4" -v prefix="$(prefix_of "$1")" '
       /\.section[ \t]+\.text\./ { kernel = $2; sub(/^\.text\./, "", kernel); sub(/,.*/, "", kernel); next }
       /^[ \t]+\/\*[0-9a-f]+\*\/[ \t]/ {
         opcode = $2
         if (opcode ~ /^@/) opcode = $3
         sub(/;$/, "", opcode)
-        ++count[kernel "\t" architecture "\t" opcode]
+        ++count[prefix kernel "\t" architecture "\t" opcode]
       }
       END { for (key in count) print key "\t" count[key] }' "$name.sass" | sort >"$name.opcodes"
   fi
@@ -113,7 +112,10 @@ compile() {
   done
   [ "$input" = "$source" ] || rm -f "$input" "$input.log"
 }
-export -f assemble compile
+# What was compiled holds for the same compiler, options, headers, disassembler and way of compiling.
+stamp="$compiler $flags $headers ${nvdisasm:+$(version "$nvdisasm")} $(declare -f prefix_of assemble compile | sha256sum)"
+export nvcc nvdisasm cache flags stamp
+export -f prefix_of assemble compile
 
 # Longest files first: their compilations are the longest too. Of the tests, the product that shows the instructions of sm_90a.
 jobs=()
@@ -151,7 +153,7 @@ sed -n 's/^#define GRIDPOINT_\([A-Z0-9_]*\)_SHARED_BYTES \([0-9]*\)u*$/\1 \2/p' 
 
 # What was found, a line a kernel and architecture: kernel, architecture, registers, static, dynamic, constant, stack, spilled.
 # A function that was not inlined into its kernel reports frame and spills under its own name: they count as the kernel's.
-awk -v dynamic_file="$cache/dynamic" '
+awk -v dynamic_file="$cache/dynamic" -v shown="$cache/$(basename $shown .cu)." '
   BEGIN {
     OFS = "\t"
     while ((getline line < dynamic_file) > 0) { split(line, part, " "); stated[part[1]] = part[2] }
@@ -164,7 +166,7 @@ awk -v dynamic_file="$cache/dynamic" '
     }
     return bytes
   }
-  /Compiling entry function/ { split($0, part, "\047"); kernel = part[2]; architecture = part[4]; frame = spilled = 0; next }
+  /Compiling entry function/ { split($0, part, "\047"); kernel = (index(FILENAME, shown) == 1 ? "tests/" : "") part[2]; architecture = part[4]; frame = spilled = 0; next }
   /bytes stack frame/ {
     for (i = 2; i < NF; ++i) {
       if ($i == "bytes" && $(i + 1) == "stack") frame += $(i - 1)
@@ -208,7 +210,7 @@ awk -F '\t' -v script=check-kernels.sh -v names="${architectures[*]}" -v whole="
     else if (found == "-" || found + 0 < allowed + 0) print where " has " found " " what ", fewer than the " allowed " allowed: --update would lower the budget"
   }
   # A pattern of names with stars, as a regular expression.
-  function expression(pattern) { gsub(/[.+?()|^$\[\]{}\\]/, "\\\\&", pattern); gsub(/\*/, ".*", pattern); return "^" pattern "$" }
+  function expression(pattern) { gsub(/[.+?()|^$\[\]{}\\]/, "\\\\&", pattern); gsub(/\*/, "[^/]*", pattern); return "^" pattern "$" }
   BEGIN { count = split(names, list, " "); for (i = 1; i <= count; ++i) chosen["sm_" list[i]] = 1 }
   FNR == 1 { ++file }
   /^#/ || NF == 0 { next }

@@ -223,6 +223,19 @@ fn a_rule_for_no_kernel_is_named() {
         .refuses(&["line 3 of kernels/instructions.tsv (planned_* * HMMA) fits no kernel"]);
 }
 
+/// The tests' product is checked like a kernel, under a name that rules and lines for the program's kernels do not meet.
+#[test]
+fn kernels_of_tests_are_named_with_their_folder() {
+    let rules = format!("*\tsm_90a\tHGMMA\n{RULE}tests/planted\t*\tUTMASTG\n");
+    let planted = Planted::new(&good_log(), &good_sass(), BUDGET, &rules);
+    fs::create_dir_all(planted.path().join("tests/instructions")).expect("a folder");
+    planted.write("tests/instructions/group_gemm.cu", "// The tools do not read it.\n");
+    planted.check(&["90a"]).refuses(&[
+        "kernel `tests/planted` on sm_90a has 40 registers and no line in kernels/budget.tsv; --update writes it",
+        "kernel `tests/planted` on sm_90a has 0 instructions UTMASTG, line 3 of kernels/instructions.tsv asks for 1 or more",
+    ]);
+}
+
 #[test]
 fn the_table_is_rewritten_and_holds() {
     let planted = Planted::new(&good_log(), &good_sass(), "gone\tsm_80\t1\t2\t3\t4\n", RULE);
