@@ -189,7 +189,7 @@ mod tests {
         let config = config(64, 8, 4096, 4096, 512);
         holds(&config, tokens(most), tokens(most + 1), name, u64::from(most + 1) * 320, (1 << 31) - 1);
         // 4 units a head and 2^k heads meet the limit exactly: 2^31 itself is too many.
-        let heads = super::tests::config(2, 1, 64, 64, 512);
+        let heads = self::config(2, 1, 64, 64, 512);
         let exact = 1 << 27;
         assert_eq!(heads.qkv_size() as u64 / ROTATED, 16);
         holds(&heads, tokens(exact - 1), tokens(exact), name, 1 << 31, (1 << 31) - 1);
@@ -254,7 +254,7 @@ mod tests {
         );
     }
 
-    /// Every limit that a model or a capacity can meet is one that a wider type would lift: none is met by real sizes.
+    /// Real sizes are far from every limit.
     #[test]
     fn the_largest_models_pass() {
         // 128 query heads and 8 of keys and values, as Llama-3.1-405B has, at steps of 65536 tokens.
