@@ -55,6 +55,12 @@ fn what_cannot_be_counted_is_refused() {
     says(&["--point", "8:1:4", "--counters", "--real", "9:1:4"], 1, "does not fit the point [8]: 1 P + 4 D");
     says(&["--point", "8:1", "--counters"], 2, "8:1");
     says(&["--point", "8:1:4"], 2, "--counters");
+    // 32 units of 8 pairs a token: a point of which a kernel would count past 32 bits is refused before anything is allocated.
+    says(
+        &["--point", "67108864:1:4", "--real", "8:1:4", "--counters"],
+        1,
+        "`units of rope.cu, tokens x heads x head_dim / 16` would be `2147483648`, the kernels count it to at most 2147483647",
+    );
 }
 
 /// Arguments for a step of the smallest shape, timed once.

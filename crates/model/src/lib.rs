@@ -5,8 +5,9 @@
 //! configuration; [`Weights::write_at`] fills staging buffers. [`rotary_table`] gives the cosines and sines of rotary
 //! embedding, [`Tokenizer`] turns text into token ids and back.
 //!
-//! On the device: [`WeightStore`], [`Workspace`] and [`KvCache`] say what goes where before anything is allocated,
-//! [`Model::upload`] fills the weights ([`Model::randomize`] with numbers, for a [`Shape`] without a checkpoint), and [`Model::record`] is the page of launches that makes a step of a point.
+//! On the device: [`WeightStore`], [`Workspace`] and [`KvCache`] say what goes where before anything is allocated, and refuse by
+//! [`LimitError`] what no kernel can count; [`Model::upload`] fills the weights ([`Model::randomize`] with numbers, for a [`Shape`]
+//! without a checkpoint), and [`Model::record`] is the page of launches that makes a step of a point.
 //!
 //! Nothing that a folder holds makes this crate panic: every fault is a [`ModelError`] that names the file, the field or
 //! tensor, the value and what would be right.
@@ -27,7 +28,7 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
-    Arithmetic, Capacity, GemmTile, Kernels, KvCache, LaunchNeed, LaunchOrder, Model, Need, RequestLengths,
+    Arithmetic, Capacity, GemmTile, Kernels, KvCache, LaunchNeed, LaunchOrder, LimitError, Model, Need, RequestLengths,
     StepLengths, WeightStore, Work, Workspace,
 };
 pub use error::{ModelError, Result};

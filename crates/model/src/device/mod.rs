@@ -3,6 +3,7 @@
 mod geometry;
 mod kernels;
 mod launches;
+mod limits;
 mod memory;
 mod model;
 mod need;
@@ -12,6 +13,7 @@ mod record;
 
 pub use geometry::GemmTile;
 pub use kernels::Kernels;
+pub use limits::LimitError;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};
 pub use model::Model;
 pub use need::{Arithmetic, LaunchNeed, Need, RequestLengths, StepLengths, Work};
