@@ -29,10 +29,7 @@ pub(crate) const PLANTS: [Plant; 9] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
-        patches: &[(
-            "* parameters.kv_heads + kv_head;\n  block_barrier();\n  if (thread_index() == 0) {",
-            "* parameters.kv_heads + kv_head;\n  if (thread_index() == 0) {",
-        )],
+        patches: &[("  block_barrier();\n  if (!arrive_last(", "  if (!arrive_last(")],
     },
     Plant {
         name: "attention_reuses_queries_without_barrier",

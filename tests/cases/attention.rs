@@ -163,7 +163,7 @@ impl World {
         let parameters = AttentionParameters {
             step: self.step.as_ptr().cast(),
             list: schedule.list.as_ptr().cast(),
-            qkv: self.qkv.as_ptr(),
+            queries: self.qkv.as_ptr(),
             key_cache: self.keys.as_ptr(),
             value_cache: self.values.as_ptr(),
             output: output.as_mut_ptr(),
@@ -173,7 +173,7 @@ impl World {
             scale: heads.scale(),
             query_heads: heads.query() as u32,
             kv_heads: heads.kv as u32,
-            reserved: 0,
+            query_pitch: heads.pitch() as u32,
         };
         let (name, shared) = if heads.dim == 64 {
             ("attention_d64", GRIDPOINT_ATTENTION_D64_SHARED_BYTES)

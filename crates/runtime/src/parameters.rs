@@ -40,7 +40,13 @@ pub const GRIDPOINT_ATTENTION_THREADS: u32 = 128;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_D64_SHARED_BYTES: u32 = 40976;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_ATTENTION_D96_SHARED_BYTES: u32 = 61456;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_D128_SHARED_BYTES: u32 = 81936;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_ATTENTION_D256_THREADS: u32 = 256;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_ATTENTION_D256_SHARED_BYTES: u32 = 98320;
 /// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
 pub const GRIDPOINT_GEMM_THREADS: u32 = 128;
 /// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
@@ -542,8 +548,8 @@ const _: () = {
 pub struct AttentionParameters {
     pub step: *const StepHeader,
     pub list: *const AttentionWorkList,
-    /// bf16 [T, (Hq + 2 Hkv) * d], queries rotated
-    pub qkv: *const u16,
+    /// bf16 [T, query_pitch], of which the first Hq * d are the queries, rotated
+    pub queries: *const u16,
     /// bf16 [pages, Hkv, 64, d] of this layer
     pub key_cache: *const u16,
     /// bf16 [pages, Hkv, 64, d] of this layer
@@ -560,7 +566,8 @@ pub struct AttentionParameters {
     pub scale: f32,
     pub query_heads: u32,
     pub kv_heads: u32,
-    pub reserved: u32,
+    /// elements of a token's row in `queries`, a multiple of 8: (Hq + 2 Hkv) * d of the fused projection
+    pub query_pitch: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -577,8 +584,8 @@ const _: () = {
         "Offset of field: AttentionParameters::list",
     ][::core::mem::offset_of!(AttentionParameters, list) - 8usize];
     [
-        "Offset of field: AttentionParameters::qkv",
-    ][::core::mem::offset_of!(AttentionParameters, qkv) - 16usize];
+        "Offset of field: AttentionParameters::queries",
+    ][::core::mem::offset_of!(AttentionParameters, queries) - 16usize];
     [
         "Offset of field: AttentionParameters::key_cache",
     ][::core::mem::offset_of!(AttentionParameters, key_cache) - 24usize];
@@ -607,8 +614,8 @@ const _: () = {
         "Offset of field: AttentionParameters::kv_heads",
     ][::core::mem::offset_of!(AttentionParameters, kv_heads) - 80usize];
     [
-        "Offset of field: AttentionParameters::reserved",
-    ][::core::mem::offset_of!(AttentionParameters, reserved) - 84usize];
+        "Offset of field: AttentionParameters::query_pitch",
+    ][::core::mem::offset_of!(AttentionParameters, query_pitch) - 84usize];
 };
 /// sample.cu: logits -> LogitResult of every logit row.
 #[repr(C)]

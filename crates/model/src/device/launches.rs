@@ -166,7 +166,7 @@ impl Model {
             &AttentionParameters {
                 step: step.as_ptr(),
                 list: work.cast::<AttentionWorkList>(),
-                qkv,
+                queries: qkv,
                 key_cache,
                 value_cache,
                 output: attended,
@@ -176,7 +176,7 @@ impl Model {
                 scale: 1.0 / (self.config.head_dim as f32).sqrt(),
                 query_heads: self.config.num_attention_heads as u32,
                 kv_heads: self.config.num_key_value_heads as u32,
-                reserved: 0,
+                query_pitch: self.config.qkv_size() as u32,
             },
         );
     }
