@@ -24,17 +24,20 @@ const ONE_GEMM: (&str, &str) = (
     "#define GEMM_KERNELS(X) GEMM_INSTANCE(X, gemm_16x64_plain, 2, Tile16x64, Plain)\n",
 );
 
+/// Attention on bf16 alone.
+const BF16_ATTENTION: (&str, &str) = (" ATTENTION_INSTANCES(X, _f16, F16)", "");
+
 /// The bugs.
 pub(crate) const PLANTS: [Plant; 9] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
-        patches: &[("  block_barrier();\n  if (!arrive_last(", "  if (!arrive_last(")],
+        patches: &[BF16_ATTENTION, ("  block_barrier();\n  if (!arrive_last(", "  if (!arrive_last(")],
     },
     Plant {
         name: "attention_reuses_queries_without_barrier",
         module: "attention",
-        patches: &[("  // The item before may still be read.\n  block_barrier();\n", "")],
+        patches: &[BF16_ATTENTION, ("  // The item before may still be read.\n  block_barrier();\n", "")],
     },
     Plant {
         name: "gemm_ring_without_barrier",

@@ -22,6 +22,7 @@
 // (4 blocks on 164 KiB, 5 on 228 KiB), 81936 for d = 128 (2 blocks on either).
 // Partials: a warp's accumulators in fragment order, [d / 8][lane][4], so that every access is 16 bytes a lane and coalesced.
 #include "attention.cuh"
+#include "attention_wide.cuh"
 
 namespace gridpoint {
 namespace {
@@ -43,6 +44,7 @@ struct alignas(16) AttentionShared {
 };
 
 static_assert(sizeof(AttentionShared<64>) == GRIDPOINT_ATTENTION_D64_SHARED_BYTES, "the host launches with the bytes that the kernel uses");
+static_assert(sizeof(AttentionShared<96>) == GRIDPOINT_ATTENTION_D96_SHARED_BYTES, "the host launches with the bytes that the kernel uses");
 static_assert(sizeof(AttentionShared<128>) == GRIDPOINT_ATTENTION_D128_SHARED_BYTES, "the host launches with the bytes that the kernel uses");
 
 // Starts the copy of the live query rows; the rest of the last warp's rows become zeros.
@@ -78,9 +80,10 @@ GRIDPOINT_DEVICE void load_page(const AttentionParameters& parameters, const Til
   }
 }
 
-// Raw scores of the warp's 16 rows against the 64 tokens of a page.
-template <typename Element, uint32_t HeadDim>
-GRIDPOINT_DEVICE void page_scores(float (&scores)[kPage / 2], uint32_t query, uint32_t key) {
+// Raw scores of the warp's 16 rows against the first `groups` 16-key groups of a page; the rest are zeros. `Whole` pages have all groups, and no
+// branch between their instructions.
+template <typename Element, uint32_t HeadDim, bool Whole>
+GRIDPOINT_DEVICE void page_scores(float (&scores)[kPage / 2], uint32_t query, uint32_t key, uint32_t groups) {
   const uint32_t lane = lane_index();
   // Places of this lane's rows for the first k16 step.
   const uint32_t query_place = swizzled<HeadDim * 2>(warp_index() * kWarpRows + lane % 16, lane / 16);
@@ -93,32 +96,35 @@ GRIDPOINT_DEVICE void page_scores(float (&scores)[kPage / 2], uint32_t query, ui
     load_matrix_x4(a[0], query + swizzled_further<HeadDim * 2>(query_place, k * 2));
     uint32_t b[kPage / 8][2];
     GRIDPOINT_UNROLL
-    for (uint32_t pair = 0; pair < kPage / 16; ++pair) {
+    for (uint32_t group = 0; group < kPage / kGroup; ++group) {
+      if (!Whole && group >= groups) break;
       uint32_t fragment[4];
-      load_matrix_x4(fragment, key + pair * (16 * HeadDim * 2) + swizzled_further<HeadDim * 2>(key_place, k * 2));
-      b[pair * 2][0] = fragment[0];
-      b[pair * 2][1] = fragment[1];
-      b[pair * 2 + 1][0] = fragment[2];
-      b[pair * 2 + 1][1] = fragment[3];
+      load_matrix_x4(fragment, key + group * (kGroup * HeadDim * 2) + swizzled_further<HeadDim * 2>(key_place, k * 2));
+      b[group * 2][0] = fragment[0];
+      b[group * 2][1] = fragment[1];
+      b[group * 2 + 1][0] = fragment[2];
+      b[group * 2 + 1][1] = fragment[3];
+      if (!Whole) Element::mma(group_tiles(scores, group), a, reinterpret_cast<const uint32_t(&)[2][2]>(b[group * 2]));
     }
-    Element::mma(accumulator_tiles(scores), a, b);
+    if (Whole) Element::mma(accumulator_tiles(scores), a, b);
   }
 }
 
-// Adds weights x values of a page.
-template <typename Element, uint32_t HeadDim>
-GRIDPOINT_DEVICE void page_values(RowState<HeadDim / 8>& chunk, const float (&weights)[kPage / 2], uint32_t value) {
+// Adds weights x values of the first `groups` 16-key groups of a page.
+template <typename Element, uint32_t HeadDim, bool Whole>
+GRIDPOINT_DEVICE void page_values(RowState<HeadDim / 8>& chunk, const float (&weights)[kPage / 2], uint32_t value, uint32_t groups) {
   const uint32_t lane = lane_index();
   const uint32_t value_place = swizzled<HeadDim * 2>(lane % 16, lane / 16);
   GRIDPOINT_UNROLL
-  for (uint32_t k = 0; k < kPage / 16; ++k) {
+  for (uint32_t k = 0; k < kPage / kGroup; ++k) {
+    if (!Whole && k >= groups) break;
     uint32_t a[1][4];
     pack_weights<Element>(a[0], weights, k);
     uint32_t b[HeadDim / 8][2];
     GRIDPOINT_UNROLL
     for (uint32_t pair = 0; pair < HeadDim / 16; ++pair) {
       uint32_t fragment[4];
-      load_matrix_x4_transposed(fragment, value + k * (16 * HeadDim * 2) + swizzled_further<HeadDim * 2>(value_place, pair * 2));
+      load_matrix_x4_transposed(fragment, value + k * (kGroup * HeadDim * 2) + swizzled_further<HeadDim * 2>(value_place, pair * 2));
       b[pair * 2][0] = fragment[0];
       b[pair * 2][1] = fragment[1];
       b[pair * 2 + 1][0] = fragment[2];
@@ -126,6 +132,19 @@ GRIDPOINT_DEVICE void page_values(RowState<HeadDim / 8>& chunk, const float (&we
     }
     Element::mma(accumulator_tiles(chunk.output), a, b);
   }
+}
+
+// Adds a page of which the warp's rows see `groups` 16-key groups, from token `first_token` on, to the chunk.
+template <typename Element, uint32_t HeadDim, bool Whole>
+GRIDPOINT_DEVICE void add_page(RowState<HeadDim / 8>& chunk, const WarpRows& rows, uint32_t query, uint32_t key, uint32_t value, uint32_t first_token,
+                               uint32_t groups, float scale) {
+  float scores[kPage / 2];
+  page_scores<Element, HeadDim, Whole>(scores, query, key, groups);
+  mask_scores(scores, rows, first_token);
+  float factor[2];
+  page_softmax(chunk.rows, scores, factor, scale);
+  rescale(chunk.output, factor);
+  page_values<Element, HeadDim, Whole>(chunk, scores, value, groups);
 }
 
 template <typename Element, uint32_t HeadDim>
@@ -161,14 +180,24 @@ GRIDPOINT_DEVICE void attend(const AttentionParameters& parameters, AttentionSha
       if (page + 2 < tile.end_page) next_page = pages[page + 2];
     }
     copy_async_commit();
-    if (page * kPage < rows.greatest) {
+    const uint32_t groups = live_groups(rows, page * kPage);
+    if (groups > 0) {
+      const bool whole = groups == kPage / kGroup;
       float scores[kPage / 2];
-      page_scores<Element, HeadDim>(scores, query, key + buffer);
+      if (whole) {
+        page_scores<Element, HeadDim, true>(scores, query, key + buffer, groups);
+      } else {
+        page_scores<Element, HeadDim, false>(scores, query, key + buffer, groups);
+      }
       mask_scores(scores, rows, page * kPage);
       float factor[2];
       page_softmax(chunk.rows, scores, factor, scale);
       rescale(chunk.output, factor);
-      page_values<Element, HeadDim>(chunk, scores, value + buffer);
+      if (whole) {
+        page_values<Element, HeadDim, true>(chunk, scores, value + buffer, groups);
+      } else {
+        page_values<Element, HeadDim, false>(chunk, scores, value + buffer, groups);
+      }
     }
     buffer ^= kBufferBytes;
     if (computes && ((page + 1) % kChunkPages == 0 || page + 1 == tile.end_page)) {
@@ -216,8 +245,13 @@ GRIDPOINT_DEVICE void attention(const AttentionParameters& parameters) {
 }  // namespace
 }  // namespace gridpoint
 
-#define ATTENTION_KERNELS(X)                                                                       \
-  X(attention_d64, AttentionParameters, gridpoint::kAttentionThreads, 3, gridpoint::attention<gridpoint::Bf16, 64>) \
-  X(attention_d128, AttentionParameters, gridpoint::kAttentionThreads, 2, gridpoint::attention<gridpoint::Bf16, 128>)
+#define ATTENTION_INSTANCE(X, name, blocks, Element, dim) \
+  X(name, AttentionParameters, gridpoint::kAttentionThreads, blocks, gridpoint::attention<gridpoint::Element, dim>)
+#define ATTENTION_INSTANCES(X, suffix, Element)              \
+  ATTENTION_INSTANCE(X, attention_d64##suffix, 3, Element, 64) \
+  ATTENTION_INSTANCE(X, attention_d96##suffix, 2, Element, 96) \
+  ATTENTION_INSTANCE(X, attention_d128##suffix, 2, Element, 128) \
+  X(attention_d256##suffix, AttentionParameters, gridpoint::wide::kThreads, 1, gridpoint::wide::attention<gridpoint::Element>)
+#define ATTENTION_KERNELS(X) ATTENTION_INSTANCES(X, , Bf16) ATTENTION_INSTANCES(X, _f16, F16)
 
 GRIDPOINT_MODULE(attention, ATTENTION_KERNELS)

@@ -109,6 +109,11 @@ GRIDPOINT_DEVICE WarpRows warp_rows(const Tile& tile, uint32_t first) {
   return rows;
 }
 
+// How many 16-key groups of the page at `first_token` one of the warp's rows sees.
+GRIDPOINT_DEVICE uint32_t live_groups(const WarpRows& rows, uint32_t first_token) {
+  return rows.greatest > first_token ? ceiling_divide(minimum(rows.greatest - first_token, kPage), kGroup) : 0;
+}
+
 // ---- states of rows -----------------------------------------------------------------------------------------------------------
 
 // Of a thread's two rows: the greatest score in units of log2, and the sum of weights relative to it. Inside a chunk the sum is that of this
@@ -129,6 +134,11 @@ struct RowState {
 template <int Words>
 GRIDPOINT_DEVICE float (&accumulator_tiles(float (&words)[Words]))[1][Words / 4][4] {
   return reinterpret_cast<float(&)[1][Words / 4][4]>(words);
+}
+
+// The two column tiles of 16-key group `group` among the scores of a page.
+GRIDPOINT_DEVICE float (&group_tiles(float (&scores)[kPage / 2], uint32_t group))[1][2][4] {
+  return reinterpret_cast<float(&)[1][2][4]>(scores[group * (kGroup / 2)]);
 }
 
 // What exponents are taken relative to: the maximum, or 0 for a row that has seen nothing yet, whose weights are then 2^-infinity = 0.

@@ -2,13 +2,15 @@
 //
 // What: for every live token, query heads are rotated in place, key heads are rotated into the key cache, value heads are copied
 // into the value cache. The key columns of `qkv` keep their unrotated values: attention reads keys from the cache alone.
-// Shapes: qkv bf16 [T, (Hq + 2 Hkv) * d]; caches bf16 [pages, Hkv, 64, d]; rotary float [positions, d / 2, 2] = (cos, sin).
+// Shapes: qkv [T, (Hq + 2 Hkv) * d]; caches [pages, Hkv, 64, d]; elements bf16, of kernels `_f16` float16; d 64, 96, 128, 256;
+// rotary float [positions, d / 2, 2] = (cos, sin).
 // Convention: the halves of a head are rotated against each other, as checkpoints in the Hugging Face layout expect
 // (RoFormer, arXiv 2104.09864, with the pairs (i, i + d / 2)):
 //   out[i] = x[i] cos - x[i + d/2] sin,  out[i + d/2] = x[i + d/2] cos + x[i] sin, in float32, rounded once.
 // Work: one thread takes 8 pairs of one head (two 16-byte loads, two 16-byte stores), grid-stride over live tokens x heads, so any
 // grid gives the same bits and padding costs nothing. A token with slot -1 is rotated and stores nothing.
 // Contract of the host: a position lies inside the table, a slot inside the cache, and T * (Hq + 2 Hkv) * d / 16 below 2^31.
+#include "element.cuh"
 #include "tile.cuh"
 
 namespace gridpoint {
@@ -24,6 +26,7 @@ struct RotatedPair {
 };
 
 // Rotates 8 pairs: `first` holds x[i], `second` x[i + d/2], `rotary` the 8 (cos, sin).
+template <typename Element>
 GRIDPOINT_DEVICE RotatedPair rotate(const Vector16& first, const Vector16& second, const float* rotary) {
   RotatedPair result;
   GRIDPOINT_UNROLL
@@ -33,19 +36,19 @@ GRIDPOINT_DEVICE RotatedPair rotate(const Vector16& first, const Vector16& secon
     const float low_sin = float_from_bits(angles.word[1]);
     const float high_cos = float_from_bits(angles.word[2]);
     const float high_sin = float_from_bits(angles.word[3]);
-    const float low_a = low_bf16(first.word[word]);
-    const float high_a = high_bf16(first.word[word]);
-    const float low_b = low_bf16(second.word[word]);
-    const float high_b = high_bf16(second.word[word]);
+    const float low_a = Element::low(first.word[word]);
+    const float high_a = Element::high(first.word[word]);
+    const float low_b = Element::low(second.word[word]);
+    const float high_b = Element::high(second.word[word]);
     result.first.word[word] =
-        pack_bf16(fused_multiply_add(-low_b, low_sin, low_a * low_cos), fused_multiply_add(-high_b, high_sin, high_a * high_cos));
+        Element::pack(fused_multiply_add(-low_b, low_sin, low_a * low_cos), fused_multiply_add(-high_b, high_sin, high_a * high_cos));
     result.second.word[word] =
-        pack_bf16(fused_multiply_add(low_a, low_sin, low_b * low_cos), fused_multiply_add(high_a, high_sin, high_b * high_cos));
+        Element::pack(fused_multiply_add(low_a, low_sin, low_b * low_cos), fused_multiply_add(high_a, high_sin, high_b * high_cos));
   }
   return result;
 }
 
-template <uint32_t HeadDim>
+template <typename Element, uint32_t HeadDim>
 GRIDPOINT_DEVICE void rope_append(const RopeAppendParameters& parameters) {
   static_assert(HeadDim % (2 * kVector) == 0, "half a head is a whole number of 16-byte vectors");
   constexpr uint32_t kHalf = HeadDim / 2;
@@ -71,7 +74,7 @@ GRIDPOINT_DEVICE void rope_append(const RopeAppendParameters& parameters) {
     const bool is_value = head >= parameters.query_heads + parameters.kv_heads;
     if (!is_value) {
       const float* rotary = parameters.rotary + static_cast<uint64_t>(positions[token]) * HeadDim + part * (2 * kVector);
-      pair = rotate(pair.first, pair.second, rotary);
+      pair = rotate<Element>(pair.first, pair.second, rotary);
     }
     uint16_t* target = source;
     if (!is_query) {
@@ -89,8 +92,13 @@ GRIDPOINT_DEVICE void rope_append(const RopeAppendParameters& parameters) {
 }  // namespace
 }  // namespace gridpoint
 
-#define ROPE_KERNELS(X)                                                                       \
-  X(rope_append_d64, RopeAppendParameters, gridpoint::kRopeThreads, 4, gridpoint::rope_append<64>) \
-  X(rope_append_d128, RopeAppendParameters, gridpoint::kRopeThreads, 4, gridpoint::rope_append<128>)
+#define ROPE_INSTANCE(X, name, Element, dim) \
+  X(name, RopeAppendParameters, gridpoint::kRopeThreads, 4, gridpoint::rope_append<gridpoint::Element, dim>)
+#define ROPE_INSTANCES(X, suffix, Element)              \
+  ROPE_INSTANCE(X, rope_append_d64##suffix, Element, 64)   \
+  ROPE_INSTANCE(X, rope_append_d96##suffix, Element, 96)   \
+  ROPE_INSTANCE(X, rope_append_d128##suffix, Element, 128) \
+  ROPE_INSTANCE(X, rope_append_d256##suffix, Element, 256)
+#define ROPE_KERNELS(X) ROPE_INSTANCES(X, , Bf16) ROPE_INSTANCES(X, _f16, F16)
 
 GRIDPOINT_MODULE(rope, ROPE_KERNELS)

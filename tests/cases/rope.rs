@@ -1,16 +1,12 @@
 //! kernels/rope.cu against float64: rotation in place, append to scattered pages, and nothing written anywhere else.
 
-use gridpoint_runtime::parameters::{GRIDPOINT_PAGE_TOKENS, GRIDPOINT_ROPE_THREADS, RopeAppendParameters};
-use half::bf16;
-
-use super::fixture::Random;
+use super::fixture::{Element, Random};
 use super::schedule::{Batch, Request};
 use crate::support::{Case, TestDevice};
+use gridpoint_runtime::parameters::{GRIDPOINT_PAGE_TOKENS, GRIDPOINT_ROPE_THREADS, RopeAppendParameters};
 
 const PAGE: usize = GRIDPOINT_PAGE_TOKENS as usize;
 const POISON: u16 = 0xffff;
-/// Half a unit in the last place of bf16, whose significand has 8 bits, relative to the value.
-const ROUNDING: f64 = 1.0 / 256.0;
 /// Products and sum in float32, relative to the sum of magnitudes.
 const ARITHMETIC: f64 = 1.0 / 4_194_304.0;
 
@@ -28,6 +24,7 @@ struct Heads {
     query: usize,
     kv: usize,
     dim: usize,
+    element: Element,
 }
 
 impl Heads {
@@ -68,7 +65,7 @@ impl Run {
             })
             .collect();
         let batch = Batch { requests, pages };
-        let qkv = (0..batch.tokens() * heads.pitch()).map(|_| bf16::from_f64(random.normal()).to_bits()).collect();
+        let qkv = (0..batch.tokens() * heads.pitch()).map(|_| heads.element.bits(random.normal())).collect();
         let positions = batch.requests.iter().map(|request| request.cached).max().unwrap_or(0);
         let rotary = (0..positions * heads.dim / 2).flat_map(|_| {
             let angle = std::f64::consts::TAU * random.uniform();
@@ -96,7 +93,13 @@ impl Run {
             head_dim: heads.dim as u32,
             reserved: 0,
         };
-        let name = if heads.dim == 64 { "rope_append_d64" } else { "rope_append_d128" };
+        let names = match heads.dim {
+            64 => ["rope_append_d64", "rope_append_d64_f16"],
+            96 => ["rope_append_d96", "rope_append_d96_f16"],
+            128 => ["rope_append_d128", "rope_append_d128_f16"],
+            _ => ["rope_append_d256", "rope_append_d256_f16"],
+        };
+        let name = names[usize::from(heads.element == Element::F16)];
         device.launch(name, blocks, GRIDPOINT_ROPE_THREADS, 0, &parameters).expect(name);
         let mut outputs =
             Outputs { qkv: device.download(&qkv), keys: device.download(&keys), values: device.download(&values) };
@@ -107,21 +110,22 @@ impl Run {
 }
 
 /// The rotated head in float64, and the error allowed at each element.
-fn rotated(head: &[u16], rotary: &[f32]) -> Vec<(f64, f64)> {
+fn rotated(element_type: Element, head: &[u16], rotary: &[f32]) -> Vec<(f64, f64)> {
     let half = head.len() / 2;
-    let x: Vec<f64> = head.iter().map(|&bits| bf16::from_bits(bits).to_f64()).collect();
+    let x: Vec<f64> = head.iter().map(|&bits| element_type.value(bits)).collect();
     let element = |i: usize| {
         let (cos, sin) = (f64::from(rotary[i % half * 2]), f64::from(rotary[i % half * 2 + 1]));
         let (own, other) = if i < half { (x[i] * cos, -x[i + half] * sin) } else { (x[i] * cos, x[i - half] * sin) };
         let sum = own + other;
-        (sum, ROUNDING * sum.abs() + ARITHMETIC * (own.abs() + other.abs()))
+        let rounding = element_type.rounding() * sum.abs() + element_type.half_least();
+        (sum, rounding + ARITHMETIC * (own.abs() + other.abs()))
     };
     (0..head.len()).map(element).collect()
 }
 
-fn assert_rotated(found: &[u16], source: &[u16], rotary: &[f32], what: &str) {
-    for (i, (&bits, (expected, tolerance))) in found.iter().zip(rotated(source, rotary)).enumerate() {
-        let value = bf16::from_bits(bits).to_f64();
+fn assert_rotated(element: Element, found: &[u16], source: &[u16], rotary: &[f32], what: &str) {
+    for (i, (&bits, (expected, tolerance))) in found.iter().zip(rotated(element, source, rotary)).enumerate() {
+        let value = element.value(bits);
         assert!(
             (value - expected).abs() <= tolerance,
             "{what}, element {i}: {value}, expected {expected} within {tolerance}"
@@ -141,6 +145,7 @@ fn check(device: &TestDevice, heads: Heads, requests: &[(usize, usize)], seed: u
             let source = |head: usize| &run.qkv[row * heads.pitch() + head * dim..][..dim];
             for head in 0..heads.query {
                 assert_rotated(
+                    heads.element,
                     &found.qkv[row * heads.pitch() + head * dim..][..dim],
                     source(head),
                     rotary,
@@ -158,6 +163,7 @@ fn check(device: &TestDevice, heads: Heads, requests: &[(usize, usize)], seed: u
                 for head in 0..heads.kv {
                     let at = ((page * heads.kv + head) * PAGE + place) * dim;
                     assert_rotated(
+                        heads.element,
                         &found.keys[at..][..dim],
                         source(heads.query + head),
                         rotary,
@@ -187,15 +193,22 @@ fn check(device: &TestDevice, heads: Heads, requests: &[(usize, usize)], seed: u
 const REQUESTS: [(usize, usize); 6] = [(1, 1), (1, 64), (1, 65), (1, 200), (70, 70), (5, 130)];
 
 fn rotates_and_appends(device: &TestDevice) {
-    check(device, Heads { query: 1, kv: 1, dim: 64 }, &REQUESTS, 21);
-    check(device, Heads { query: 6, kv: 2, dim: 64 }, &REQUESTS, 22);
-    check(device, Heads { query: 7, kv: 1, dim: 128 }, &REQUESTS, 23);
-    check(device, Heads { query: 4, kv: 4, dim: 128 }, &[(1, 1)], 24);
-    check(device, Heads { query: 4, kv: 2, dim: 64 }, &[], 25);
+    let heads = |query, kv, dim, element| Heads { query, kv, dim, element };
+    let (bf16, f16) = (Element::Bf16, Element::F16);
+    check(device, heads(1, 1, 64, bf16), &REQUESTS, 21);
+    check(device, heads(6, 2, 64, bf16), &REQUESTS, 22);
+    check(device, heads(7, 1, 128, bf16), &REQUESTS, 23);
+    check(device, heads(4, 4, 128, f16), &[(1, 1)], 24);
+    check(device, heads(4, 2, 64, bf16), &[], 25);
+    check(device, heads(3, 1, 96, bf16), &REQUESTS[2..], 27);
+    check(device, heads(2, 2, 96, f16), &REQUESTS[..3], 28);
+    check(device, heads(2, 1, 256, bf16), &REQUESTS[..3], 29);
+    check(device, heads(1, 1, 256, f16), &[(5, 66)], 30);
+    check(device, heads(2, 1, 64, f16), &[(5, 66)], 31);
 }
 
 fn grid_and_padding_keep_bits(device: &TestDevice) {
-    let heads = Heads { query: 6, kv: 3, dim: 64 };
+    let heads = Heads { query: 6, kv: 3, dim: 64, element: Element::Bf16 };
     let run = Run::random(26, heads, &REQUESTS);
     let expected = run.launch(device, heads, 0, 1);
     for (slack, blocks) in [(0, 7), (50, 1), (9, 40)] {

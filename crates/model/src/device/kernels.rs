@@ -2,10 +2,10 @@
 
 use gridpoint_runtime::parameters::{
     AttentionParameters, EmbeddingParameters, GRIDPOINT_ATTENTION_D64_SHARED_BYTES,
-    GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES,
-    GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES,
-    GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters, RopeAppendParameters, SampleParameters,
-    ScheduleParameters,
+    GRIDPOINT_ATTENTION_D96_SHARED_BYTES, GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_ATTENTION_D256_SHARED_BYTES,
+    GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES,
+    GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters,
+    NormParameters, RopeAppendParameters, SampleParameters, ScheduleParameters,
 };
 use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
@@ -48,7 +48,7 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// Loads the kernels for heads of `head_dim` elements, 64 or 128.
+    /// Loads the kernels for heads of `head_dim` elements, one of those that a model may have.
     ///
     /// # Errors
     /// A kernel that the device's modules lack, or the driver's error.
@@ -67,6 +67,8 @@ impl Kernels {
         };
         let (rope, attention, attention_bytes) = match head_dim {
             64 => ("rope_append_d64", "attention_d64", GRIDPOINT_ATTENTION_D64_SHARED_BYTES),
+            96 => ("rope_append_d96", "attention_d96", GRIDPOINT_ATTENTION_D96_SHARED_BYTES),
+            256 => ("rope_append_d256", "attention_d256", GRIDPOINT_ATTENTION_D256_SHARED_BYTES),
             _ => ("rope_append_d128", "attention_d128", GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
         };
         Ok(Self {
