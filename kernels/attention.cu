@@ -1,11 +1,13 @@
 // Paged causal attention over the work list of schedule.cu: decode and ragged prefill in one launch.
 //
-// Shapes: queries are the first Hq * d columns of qkv bf16 [T, (Hq + 2 Hkv) * d]; caches bf16 [pages, Hkv, 64, d]; output bf16
-// [T, Hq * d]. Query rows of a request are numbered token * group + head of the group, any group from 1 to 16 (packing a group into the
-// rows of one tile: XQA, FlashInfer). The row of token i of a request with q new tokens and l cached ones sees keys [0, l - q + i].
+// Shapes: queries are the first Hq * d columns of [T, query_pitch]; caches [pages, Hkv, 64, d]; output [T, Hq * d]. Elements are bf16, of
+// kernels `_f16` float16; d is 64, 96, 128 or, in attention_wide.cuh, 256. Query rows of a request are numbered token * group + head of the
+// group, any group from 1 to 16 (packing a group into the rows of one tile: XQA, FlashInfer). The row of token i of a request with q new
+// tokens and l cached ones sees keys [0, l - q + i].
 // Work: a persistent grid walks items x key-value heads; a block of 4 warps takes a tile of 64 query rows, 16 a warp, and streams 64-token
 // pages through a double buffer in shared memory (cp.async), one barrier a page. S = Q K^T and O += P V are mma.sync m16n8k16 in
-// float32 with an online softmax in base 2 (FlashAttention-2, arXiv 2307.08691); P goes from accumulators to operands in registers.
+// float32 with an online softmax in base 2 (FlashAttention-2, arXiv 2307.08691); P goes from accumulators to operands in registers. Of a page
+// that a warp's rows see in part, groups of 16 keys that all 16 rows are blind to are left out of both products.
 // A decode-like item is the same tile with at most 16 live rows: warp 0 computes, the others help to load. sm_80 instructions only.
 //
 // Bits of a row do not depend on its tile, its batch, the grid, or how its prompt was chunked:
@@ -13,14 +15,16 @@
 //   row's sum are added once, at the end of the chunk.
 // - Chunks are merged in ascending order by `merge`, by the tile itself or, for split items, by the last block to arrive, from float32
 //   partials. A chunk that is masked for the row changes nothing.
-// - A page that is masked for a row changes nothing: its maximum stays, its factor is 2^0, its weights are 0 and its values finite.
-//   The only trace a masked page could leave, the sign of a zero, is removed at the end by adding +0.
+// - A page that is masked for a row changes nothing: its maximum stays, its factor is 2^0, its weights are 0 and its values finite. Nor does a
+//   masked group of keys, whether it is computed or left out. The only trace either could leave, the sign of a zero, is removed at the end
+//   by adding +0.
 // What lies behind a tile's causal limit in a page is never read: those rows of K and V arrive in shared memory as zeros, and scores behind a
 // row's own limit are replaced, not added to, before the maximum.
 //
-// Shared memory: queries 64 * d * 2 bytes, two buffers of keys and values 64 * d * 2 bytes each, 16 bytes: 40976 bytes for d = 64
-// (4 blocks on 164 KiB, 5 on 228 KiB), 81936 for d = 128 (2 blocks on either).
-// Partials: a warp's accumulators in fragment order, [d / 8][lane][4], so that every access is 16 bytes a lane and coalesced.
+// Shared memory: queries 64 * d * 2 bytes, two buffers of keys and values 64 * d * 2 bytes each, 16 bytes: 40976 bytes for d = 64,
+// 61456 for d = 96, 81936 for d = 128. Registers allow three blocks of d = 64 on a multiprocessor and two of the others; so does shared
+// memory of 164 KiB or more, while 100 KiB hold two, one and one.
+// Rows of d = 96 are 192 bytes, unpadded, with a swizzle of their own (tile.cuh): no access of ldmatrix or cp.async meets a bank twice.
 #include "attention.cuh"
 #include "attention_wide.cuh"
 
