@@ -139,7 +139,8 @@ fn damaged_weights_are_named() {
     says(
         &model,
         "model.safetensors",
-        ": `dtype of model.norm.weight` is `F16`, which is not supported: supported is BF16",
+        ": `dtype of model.norm.weight` is `F16`, which is not supported: supported is BF16, the type of \
+         model.embed_tokens.weight",
     );
 }
 
