@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 mod fixture;
 mod gemm;
+mod gemm_hopper;
 mod instructions;
 mod norm;
 mod products;
@@ -19,10 +20,11 @@ use crate::support::Case;
 pub(crate) type Suite = fn() -> Vec<Case>;
 
 /// One suite for each file of `kernels/*.cu`, and for what products share.
-const KERNELS: [Suite; 8] = [
+const KERNELS: [Suite; 9] = [
     attention::cases,
     embedding::cases,
     gemm::cases,
+    gemm_hopper::cases,
     norm::cases,
     rotary::cases,
     row_scale::cases,

@@ -26,8 +26,8 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
-    Capacity, GemmTile, Kernels, KvCache, LaunchNeed, LaunchOrder, Model, Need, RequestLengths, StepLengths,
-    WeightStore, Workspace,
+    Capacity, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed, LaunchOrder, Model, Need, ProductShape, RequestLengths,
+    StepLengths, TensorOutput, TileCluster, WeightStore, Workspace,
 };
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};

@@ -1,6 +1,7 @@
 //! The model on a device: its kernels, its memory, and the page of launches that makes a step.
 
 mod geometry;
+mod hopper_geometry;
 mod kernels;
 mod launches;
 mod memory;
@@ -10,6 +11,7 @@ mod order;
 mod record;
 
 pub use geometry::GemmTile;
+pub use hopper_geometry::{HopperTile, ProductShape, TensorOutput, TileCluster};
 pub use kernels::Kernels;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};
 pub use model::Model;
