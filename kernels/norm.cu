@@ -19,6 +19,7 @@
 //
 // Launch: GRIDPOINT_NORM_THREADS threads, GRIDPOINT_NORM_SHARED_BYTES of shared memory, any grid; full at one block for every
 // eight rows of width <= 1024, else one for every row. Every thread waits for the kernel before it first of all, also without a row.
+#include "element.cuh"
 #include "tile.cuh"
 
 namespace gridpoint {

@@ -29,6 +29,8 @@
 #define GRIDPOINT_ATTENTION_THREADS 128u
 #define GRIDPOINT_ATTENTION_D64_SHARED_BYTES 40976u
 #define GRIDPOINT_ATTENTION_D128_SHARED_BYTES 81936u
+#define GRIDPOINT_FILL_THREADS 256u
+#define GRIDPOINT_BANDWIDTH_THREADS 256u
 
 // embedding.cu: output[t, :] = table[token_ids[t], :].
 typedef struct EmbeddingParameters {
@@ -192,3 +194,23 @@ typedef struct SampleParameters {
   uint32_t vocabulary;
   uint32_t reserved;
 } SampleParameters;
+
+// fill.cu: target[i] = a random number in offset +- half_width, the same for the same (seed, tensor, i).
+typedef struct FillParameters {
+  uint16_t* target;  // bf16 or float16 [count], at a multiple of 16 bytes
+  uint64_t count;
+  uint64_t seed;
+  float half_width;
+  float offset;
+  uint32_t tensor;
+  uint32_t reserved;
+} FillParameters;
+
+// bandwidth.cu: the first vectors are copied, and what one side has more is only read or only written. A vector has 16 bytes.
+typedef struct BandwidthParameters {
+  const uint32_t* source;  // 16-byte vectors [read_vectors]
+  uint32_t* target;        // 16-byte vectors [write_vectors]
+  uint32_t* sums;          // one word for each warp of the grid, written only where more is read than written
+  uint64_t read_vectors;
+  uint64_t write_vectors;
+} BandwidthParameters;

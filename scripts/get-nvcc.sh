@@ -3,16 +3,19 @@
 #
 #   eval "$(scripts/get-nvcc.sh)"                     nvcc, and NVCC set for this shell
 #   eval "$(scripts/get-nvcc.sh --with-libclang)"     also libclang, which regenerates the parameter structs' bindings
+#   eval "$(scripts/get-nvcc.sh --with-nvdisasm)"     also the disassembler, which scripts/check-kernels.sh reads machine code with
 #
 # Standard output holds the lines to evaluate and nothing else. What is already there is not fetched again.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 with_libclang=0
+with_nvdisasm=0
 for argument in "$@"; do
   case $argument in
     --with-libclang) with_libclang=1 ;;
-    *) echo "get-nvcc.sh: unknown argument \`$argument\`; right is --with-libclang or nothing" >&2; exit 2 ;;
+    --with-nvdisasm) with_nvdisasm=1 ;;
+    *) echo "get-nvcc.sh: unknown argument \`$argument\`; right are --with-libclang, --with-nvdisasm or nothing" >&2; exit 2 ;;
   esac
 done
 
@@ -25,6 +28,8 @@ cuda_wheels=(
   nvidia-cuda-cccl==13.0.85
 )
 libclang_wheels=(libclang==18.1.1)
+# The oldest wheel there is; it reads machine code of older assemblers too.
+nvdisasm_wheels=(nvidia-cuda-nvdisasm==13.2.51)
 
 # Prints the words of a command that runs pip; makes a virtual environment where Python has no pip of its own.
 find_pip() {
@@ -69,4 +74,8 @@ echo "export NVCC='$nvcc'"
 if [ "$with_libclang" = 1 ]; then
   install "$root/target/libclang" "${libclang_wheels[@]}"
   echo "export LIBCLANG_PATH='$root/target/libclang/clang/native'"
+fi
+if [ "$with_nvdisasm" = 1 ]; then
+  install "$root/target/nvdisasm" "${nvdisasm_wheels[@]}"
+  echo "export NVDISASM='$root/target/nvdisasm/nvidia/cu13/bin/nvdisasm'"
 fi

@@ -3,3 +3,5 @@
 pub mod counted;
 pub mod devices;
 pub mod kernels;
+pub mod rig;
+pub mod timed;

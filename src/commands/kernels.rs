@@ -1,79 +1,149 @@
-//! `gridpoint kernels`: what each kernel of a step does beside what the step's shape needs, counted on the simulated device.
+//! `gridpoint kernels`: what each kernel of a step does beside what the step's shape needs: counted on the simulated device, or timed on
+//! any.
 
 use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use gridpoint::counted::{CountedKernel, CountedShape, CountedStep, count_step};
 use gridpoint::devices;
+use gridpoint::rig::WeightSource;
 use gridpoint_graph::Bytes;
-use gridpoint_model::{Checkpoint, ModelConfig, Need, Weights};
+use gridpoint_model::{Checkpoint, ModelConfig, Need, SHAPES, Shape, Weights};
 use gridpoint_plan::{GridPoint, StepShape};
 use gridpoint_simulator::counters::{BankCounts, ByteCounts, Counts};
 use serde_json::{Value, json};
 
 use crate::args::model::{DEFAULT_MODEL, DeviceChoice};
 use crate::args::natural_32;
-use crate::commands::Failure;
+use crate::commands::{Failure, timing};
 use crate::folder::look_for;
 
 /// Arguments of `kernels`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["counters", "time"])))]
 pub(crate) struct Arguments {
     /// A Hugging Face model folder: config.json, safetensors.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_MODEL)]
     model: std::path::PathBuf,
+    /// A model without weights, which are random numbers: llama-3-8b, llama-3-70b-tp8, llama-3.2-1b or tiny.
+    #[arg(long, value_name = "NAME", value_parser = shape, conflicts_with = "model")]
+    shape: Option<Shape>,
+    /// Layers of the shape [default: all; at most 16 for the table of --time without --point].
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = natural_32)]
+    layers: Option<u32>,
     /// Where it runs: only the simulated device counts.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
-    /// The point: capacities for tokens, prefills and decodes.
+    /// The point: capacities for tokens, prefills and decodes [default: with --time, the points whose speed docs/kernels.md states].
     #[arg(long, value_name = "T:P:D")]
-    point: StepShape,
+    point: Option<StepShape>,
     /// The real step, for a padded one [default: the point's own counts].
-    #[arg(long, value_name = "T:P:D")]
+    #[arg(long, value_name = "T:P:D", requires = "point")]
     real: Option<StepShape>,
-    /// Tokens in the cache of each decode before the step.
-    #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = natural_32)]
-    context: u32,
+    /// Tokens in the cache of each decode before the step [default: 100].
+    #[arg(long, value_name = "N", requires = "point", allow_negative_numbers = true, value_parser = natural_32)]
+    context: Option<u32>,
     /// Run the step and print what was counted.
-    #[arg(long, required = true)]
+    #[arg(long, requires = "point")]
     counters: bool,
-    /// How to print the counts.
+    /// Time each kernel and the whole step.
+    #[arg(long)]
+    time: bool,
+    /// Samples of every time [default: 200].
+    #[arg(long, value_name = "N", requires = "time", allow_negative_numbers = true, value_parser = natural_32)]
+    repeats: Option<u32>,
+    /// How to print the figures.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
+/// A shape's name.
+fn shape(word: &str) -> Result<Shape, String> {
+    Shape::find(word).ok_or_else(|| {
+        let names: Vec<&str> = SHAPES.iter().map(|shape| shape.name).collect();
+        format!("the shapes are {}", names.join(", "))
+    })
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// A table.
+    #[value(alias = "table")]
     Text,
     /// One object.
     Json,
 }
 
-/// Runs one step of the point and prints what its kernels did.
+/// Tokens before a decode where nothing else is asked for.
+const CONTEXT: u32 = 100;
+/// Seed of random weights.
+const SEED: u64 = 0;
+
+impl Arguments {
+    /// The step that is asked for.
+    fn step(&self) -> Option<CountedShape> {
+        let StepShape { tokens, prefills, decodes } = self.point?;
+        let full = CountedShape::full(GridPoint { tokens, prefills, decodes }, self.context.unwrap_or(CONTEXT));
+        Some(CountedShape { real: self.real.unwrap_or(full.real), ..full })
+    }
+
+    /// Runs `then` with the model that is asked for; a shape has at most `most_layers` layers where no number is given.
+    fn with_model<T>(
+        &self,
+        most_layers: u32,
+        then: impl FnOnce(&str, &ModelConfig, WeightSource<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if let Some(shape) = self.shape {
+            let layers = self.layers.unwrap_or(most_layers.min(shape.layers));
+            let config = shape
+                .config(Some(layers))
+                .map_err(|_| Failure::Usage(format!("--layers is `{layers}`: it must be from 1 to 1024").into()))?;
+            return then(shape.name, &config, WeightSource::Random(SEED));
+        }
+        if let Some(layers) = self.layers {
+            return Err(Failure::Usage(format!("--layers is `{layers}`: it goes with --shape").into()));
+        }
+        look_for(&self.model)?;
+        let config = ModelConfig::load(&self.model).map_err(Failure::failed)?;
+        let checkpoint = Checkpoint::open(&self.model).map_err(Failure::failed)?;
+        let weights = Weights::new(&config, &checkpoint).map_err(Failure::failed)?;
+        then(&self.model.display().to_string(), &config, WeightSource::Checkpoint(&weights))
+    }
+}
+
+/// Counts one step, or times one or all that are of interest, and prints what was found.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let StepShape { tokens, prefills, decodes } = arguments.point;
-    // Without prefills there are no tokens beside the decodes'.
-    let full = StepShape { tokens: if prefills == 0 { decodes } else { tokens }, ..arguments.point };
-    let shape = CountedShape {
-        point: GridPoint { tokens, prefills, decodes },
-        real: arguments.real.unwrap_or(full),
-        context: arguments.context,
-    };
-    look_for(&arguments.model)?;
-    let config = ModelConfig::load(&arguments.model).map_err(Failure::failed)?;
-    let checkpoint = Checkpoint::open(&arguments.model).map_err(Failure::failed)?;
-    let weights = Weights::new(&config, &checkpoint).map_err(Failure::failed)?;
-    let device = devices::open_counted(arguments.device.into()).map_err(Failure::usage)?;
-    let step = count_step(&device, &config, &weights, &shape).map_err(Failure::failed)?;
-    let text = match arguments.format {
-        Format::Text => text(&shape, &step),
-        Format::Json => format!("{}\n", object(&shape, &step)),
+    let text = match (arguments.time, arguments.step()) {
+        (false, Some(shape)) => count(arguments, &shape)?,
+        (_, step) => time(arguments, step)?,
     };
     output.write_all(text.as_bytes()).map_err(Failure::output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn count(arguments: &Arguments, shape: &CountedShape) -> Result<String, Failure> {
+    arguments.with_model(u32::MAX, |_, config, source| {
+        let device = devices::open_counted(arguments.device.into()).map_err(Failure::usage)?;
+        let step = count_step(&device, config, source, shape).map_err(Failure::failed)?;
+        Ok(match arguments.format {
+            Format::Text => text(shape, &step),
+            Format::Json => format!("{}\n", object(shape, &step)),
+        })
+    })
+}
+
+fn time(arguments: &Arguments, step: Option<CountedShape>) -> Result<String, Failure> {
+    let repeats = match arguments.repeats {
+        Some(0) => return Err(Failure::Usage("--repeats is `0`: it must be at least 1".into())),
+        repeats => repeats.unwrap_or(timing::REPEATS),
+    };
+    let most_layers = if step.is_some() { u32::MAX } else { timing::TABLE_LAYERS };
+    arguments.with_model(most_layers, |name, config, source| {
+        let opened = devices::open(arguments.device.into(), None).map_err(Failure::failed)?;
+        timing::run(&opened, timing::Request { name, config, source, step, repeats }, arguments.format)
+    })
 }
 
 const HEADINGS: [&str; 16] = [

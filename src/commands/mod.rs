@@ -8,6 +8,7 @@ mod perplexity;
 mod plan;
 pub(crate) mod refusals;
 mod texts;
+mod timing;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -37,7 +38,7 @@ pub(crate) enum Command {
     Perplexity(Box<perplexity::Arguments>),
     /// Say what was found on this machine and which device would be taken.
     Devices(devices::Arguments),
-    /// Count what each kernel of a step does, beside what the step's shape needs.
+    /// Count or time what each kernel of a step does, beside what the step's shape needs.
     Kernels(Box<kernels::Arguments>),
 }
 

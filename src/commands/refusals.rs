@@ -2,7 +2,7 @@
 
 use gridpoint_engine::{EngineError, RequestError, SamplingError};
 use gridpoint_graph::Bytes;
-use gridpoint_model::ModelError;
+use gridpoint_model::{LimitError, ModelError};
 use gridpoint_plan::Limits;
 use gridpoint_runtime::RuntimeError;
 
@@ -57,6 +57,12 @@ pub(crate) fn engine(error: EngineError, limits: &Limits) -> Failure {
         }
         EngineError::Runtime(error @ RuntimeError::NoProgrammaticLaunches { .. }) => {
             Failure::Failed(format!("--launches is `programmatic`: {error}").into())
+        }
+        EngineError::Model(ModelError::Limit(error)) => {
+            let LimitError { name, value, limit, .. } = error;
+            Failure::Failed(
+                format!("`{name}` would be `{value}`, the kernels count it to at most {limit}: {smaller}").into(),
+            )
         }
         other => Failure::failed(other),
     }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod embedding;
+mod fill;
 mod fixture;
 mod gemm;
 mod gemm_hopper;
@@ -19,10 +20,11 @@ use crate::support::Case;
 /// A list of cases; their names begin with the suite's.
 pub(crate) type Suite = fn() -> Vec<Case>;
 
-/// One suite for each file of `kernels/*.cu`, and for what products share.
-const KERNELS: [Suite; 9] = [
+/// One suite for each file of `kernels/*.cu`, and for what products share; those of fill.cu and bandwidth.cu are one.
+const KERNELS: [Suite; 10] = [
     attention::cases,
     embedding::cases,
+    fill::cases,
     gemm::cases,
     gemm_hopper::cases,
     norm::cases,

@@ -80,7 +80,7 @@ fn normal_logits(random: &mut Random, vocabulary: usize, scale: f64) -> Vec<f32>
 // ---- references ---------------------------------------------------------------------------------------------------------------
 
 /// Philox4x32-10 as Salmon et al. define it (SC 2011, section 3.3): rounds of a substitution network on 64-bit products.
-fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+pub(super) fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let mut c = counter.map(u64::from);
     let mut k = key.map(u64::from);
     for round in 0..10 {

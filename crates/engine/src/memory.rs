@@ -138,6 +138,8 @@ pub(crate) fn place(
 ) -> Result<Placed, EngineError> {
     let order = options.launches.map_or_else(|| Ok(LaunchOrder::best(device)), |order| order.on(device))?;
     let kernels = Kernels::load(device, weights.element(), config.head_dim)?.in_order(order);
+    // What no kernel counts is refused before the weights are read.
+    sizes.reserve(config, 2)?;
     let mut layout = ArenaLayout::new();
     let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
     let uploaded = Model::upload(device, config, weights, &layout, &store)?;

@@ -12,6 +12,9 @@ pub enum ModelError {
     /// The device layer failed.
     #[error(transparent)]
     Runtime(#[from] gridpoint_runtime::RuntimeError),
+    /// A size beyond what the kernels count.
+    #[error(transparent)]
+    Limit(#[from] crate::device::LimitError),
     /// A file or folder is not there, is not of the kind that was looked for, or is larger than such a file may be.
     #[error("`{}` {found}, expected {expected}", path.display())]
     NotFound {

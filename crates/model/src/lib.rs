@@ -5,8 +5,9 @@
 //! configuration; [`Weights::write_at`] fills staging buffers. [`rotary_table`] gives the cosines and sines of rotary
 //! embedding, [`Tokenizer`] turns text into token ids and back.
 //!
-//! On the device: [`WeightStore`], [`Workspace`] and [`KvCache`] say what goes where before anything is allocated,
-//! [`Model::upload`] fills the weights, and [`Model::record`] is the page of launches that makes a step of a point.
+//! On the device: [`WeightStore`], [`Workspace`] and [`KvCache`] say what goes where before anything is allocated, and refuse by
+//! [`LimitError`] what no kernel can count; [`Model::upload`] fills the weights ([`Model::randomize`] with numbers, for a [`Shape`]
+//! without a checkpoint), and [`Model::record`] is the page of launches that makes a step of a point.
 //!
 //! Nothing that a folder holds makes this crate panic: every fault is a [`ModelError`] that names the file, the field or
 //! tensor, the value and what would be right.
@@ -18,6 +19,7 @@ mod error;
 mod json;
 mod mmap;
 mod rope;
+mod shapes;
 mod tokenizer;
 mod weight_plan;
 mod weight_source;
@@ -26,11 +28,12 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
-    Capacity, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed, LaunchOrder, Model, Need, ProductShape, RequestLengths,
-    StepLengths, TensorOutput, TileCluster, WeightStore, Workspace,
+    Arithmetic, Capacity, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed, LaunchOrder, LimitError, Model, Need,
+    ProductShape, RequestLengths, StepLengths, TensorOutput, TileCluster, WeightStore, Work, Workspace,
 };
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};
+pub use shapes::{SHAPES, Shape};
 pub use tokenizer::{TokenStream, Tokenizer};
 pub use weight_plan::{DeviceTensor, ElementType, LayerTensors, ModelTensors, WeightPlan};
 pub use weights::{AttentionBiases, HostWeights, LayerWeights, Weights};

@@ -41,10 +41,30 @@ pub struct DeviceProperties {
     pub compute_capability: (i32, i32),
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
+    /// Bytes of the second cache.
+    pub l2_bytes: u64,
     /// Bytes of device memory.
     pub total_memory: u64,
     /// Driver version as the driver counts it: 1000 * major + 10 * minor.
     pub driver_version: i32,
+}
+
+/// The least compute capability that has what every kernel uses: cp.async, and mma.sync on bf16 (PTX ISA, "Target ISA Notes").
+pub const LEAST_COMPUTE_CAPABILITY: (i32, i32) = (8, 0);
+
+impl DeviceProperties {
+    /// Checks that the kernels can run on the device at all.
+    ///
+    /// # Errors
+    /// [`RuntimeError::DeviceTooOld`] below [`LEAST_COMPUTE_CAPABILITY`].
+    pub fn require_compute_capability(&self) -> Result<(), RuntimeError> {
+        let (major, minor) = self.compute_capability;
+        if (major, minor) >= LEAST_COMPUTE_CAPABILITY {
+            return Ok(());
+        }
+        let (needed_major, needed_minor) = LEAST_COMPUTE_CAPABILITY;
+        Err(RuntimeError::DeviceTooOld { device: self.name.clone(), major, minor, needed_major, needed_minor })
+    }
 }
 
 /// Device memory at one moment.
@@ -111,6 +131,7 @@ impl Device {
                 attribute(DeviceAttribute::ComputeCapabilityMinor)?,
             ),
             multiprocessors: u32::try_from(attribute(DeviceAttribute::MultiprocessorCount)?).unwrap_or(1).max(1),
+            l2_bytes: u64::try_from(attribute(DeviceAttribute::L2CacheSize)?).unwrap_or(0),
             total_memory: device.total_memory().map_err(from_cust("cuDeviceTotalMem_v2"))? as u64,
             driver_version,
         })
@@ -119,10 +140,11 @@ impl Device {
     /// Takes device `ordinal`: retains its primary context, makes it current on this thread and loads every module.
     ///
     /// # Errors
-    /// [`RuntimeError::NoDevice`], [`RuntimeError::DriverTooOld`], [`RuntimeError::KernelsNotBuilt`],
+    /// [`RuntimeError::NoDevice`], [`RuntimeError::DeviceTooOld`], [`RuntimeError::DriverTooOld`], [`RuntimeError::KernelsNotBuilt`],
     /// [`RuntimeError::NoImageForDevice`], or the driver's error.
     pub fn open(ordinal: u32, images: &Images) -> Result<Arc<Self>, RuntimeError> {
         let properties = Self::describe(ordinal)?;
+        properties.require_compute_capability()?;
         if let Some(toolkit) = images.toolkit {
             // Images of a toolkit run on every driver of the same major version (CUDA minor version compatibility).
             let needed = toolkit / 1000 * 1000;
@@ -226,5 +248,31 @@ fn refused(
             needed: images.toolkit.map_or_else(|| "unknown".to_owned(), version_text),
         },
         other => from_cust("cuModuleLoadDataEx")(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_below_sm_80_is_refused_with_what_is_needed() {
+        let refused = |major, minor| {
+            let properties = DeviceProperties {
+                name: "A card".to_owned(),
+                compute_capability: (major, minor),
+                multiprocessors: 1,
+                total_memory: 1,
+                driver_version: 13_000,
+            };
+            properties.require_compute_capability().map_err(|error| error.to_string())
+        };
+        for (major, minor) in [(8, 0), (8, 9), (9, 0), (12, 0)] {
+            assert_eq!(refused(major, minor), Ok(()));
+        }
+        for (major, minor) in [(7, 5), (7, 0), (0, 9)] {
+            let sentence = format!("`A card` has compute capability {major}.{minor}; the kernels need 8.0 or newer");
+            assert_eq!(refused(major, minor), Err(sentence));
+        }
     }
 }

@@ -26,6 +26,22 @@ pub enum RuntimeError {
         /// The least version that loads such images.
         needed: String,
     },
+    /// The device lacks instructions that every kernel uses.
+    #[error(
+        "`{device}` has compute capability {major}.{minor}; the kernels need {needed_major}.{needed_minor} or newer"
+    )]
+    DeviceTooOld {
+        /// The device's name.
+        device: String,
+        /// Its compute capability: the 7 of 7.5.
+        major: i32,
+        /// The 5 of 7.5.
+        minor: i32,
+        /// The least compute capability that will do: the 8 of 8.0.
+        needed_major: i32,
+        /// The 0 of 8.0.
+        needed_minor: i32,
+    },
     /// The build found no nvcc, so there are no images for a GPU.
     #[error(
         "no kernels for `{device}`: this build found no nvcc; run scripts/get-nvcc.sh or set NVCC or CUDA_HOME, then build again"

@@ -7,8 +7,8 @@ use gridpoint_driver::{CUfunction, CUfunction_attribute};
 
 use crate::instructions::{GroupGemmParameters, InstructionParameters};
 use crate::parameters::{
-    AttentionParameters, EmbeddingParameters, GemmParameters, NormParameters, RowScaleParameters, SampleParameters,
-    ScheduleParameters, TensorGemmParameters,
+    AttentionParameters, BandwidthParameters, EmbeddingParameters, FillParameters, GemmParameters, NormParameters,
+    RowScaleParameters, SampleParameters, ScheduleParameters, TensorGemmParameters,
 };
 use crate::{Launch, RuntimeError};
 
@@ -40,6 +40,8 @@ parameters! {
     ScheduleParameters => "schedule",
     AttentionParameters => "attention",
     SampleParameters => "sample",
+    FillParameters => "fill",
+    BandwidthParameters => "bandwidth",
 }
 
 // SAFETY: tests/instructions/instructions.cu lists all its kernels with this struct, which has no gaps.

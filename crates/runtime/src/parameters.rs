@@ -41,6 +41,10 @@ pub const GRIDPOINT_ATTENTION_THREADS: u32 = 128;
 pub const GRIDPOINT_ATTENTION_D64_SHARED_BYTES: u32 = 40976;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_D128_SHARED_BYTES: u32 = 81936;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_FILL_THREADS: u32 = 256;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_BANDWIDTH_THREADS: u32 = 256;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
 /// that it reads anyway (skinny.cu alone).
 pub const GRIDPOINT_SCALE_NONE: u32 = 0;
@@ -755,4 +759,80 @@ const _: () = {
     [
         "Offset of field: SampleParameters::reserved",
     ][::core::mem::offset_of!(SampleParameters, reserved) - 20usize];
+};
+/// fill.cu: target[i] = a random number in offset +- half_width, the same for the same (seed, tensor, i).
+#[repr(C)]
+#[derive(Debug, Copy, Clone, PartialEq)]
+pub struct FillParameters {
+    /// bf16 or float16 [count], at a multiple of 16 bytes
+    pub target: *mut u16,
+    pub count: u64,
+    pub seed: u64,
+    pub half_width: f32,
+    pub offset: f32,
+    pub tensor: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of FillParameters"][::core::mem::size_of::<FillParameters>() - 40usize];
+    ["Alignment of FillParameters"][::core::mem::align_of::<FillParameters>() - 8usize];
+    [
+        "Offset of field: FillParameters::target",
+    ][::core::mem::offset_of!(FillParameters, target) - 0usize];
+    [
+        "Offset of field: FillParameters::count",
+    ][::core::mem::offset_of!(FillParameters, count) - 8usize];
+    [
+        "Offset of field: FillParameters::seed",
+    ][::core::mem::offset_of!(FillParameters, seed) - 16usize];
+    [
+        "Offset of field: FillParameters::half_width",
+    ][::core::mem::offset_of!(FillParameters, half_width) - 24usize];
+    [
+        "Offset of field: FillParameters::offset",
+    ][::core::mem::offset_of!(FillParameters, offset) - 28usize];
+    [
+        "Offset of field: FillParameters::tensor",
+    ][::core::mem::offset_of!(FillParameters, tensor) - 32usize];
+    [
+        "Offset of field: FillParameters::reserved",
+    ][::core::mem::offset_of!(FillParameters, reserved) - 36usize];
+};
+/// bandwidth.cu: the first vectors are copied, and what one side has more is only read or only written. A vector has 16 bytes.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, PartialEq)]
+pub struct BandwidthParameters {
+    /// 16-byte vectors [read_vectors]
+    pub source: *const u32,
+    /// 16-byte vectors [write_vectors]
+    pub target: *mut u32,
+    /// one word for each warp of the grid, written only where more is read than written
+    pub sums: *mut u32,
+    pub read_vectors: u64,
+    pub write_vectors: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of BandwidthParameters",
+    ][::core::mem::size_of::<BandwidthParameters>() - 40usize];
+    [
+        "Alignment of BandwidthParameters",
+    ][::core::mem::align_of::<BandwidthParameters>() - 8usize];
+    [
+        "Offset of field: BandwidthParameters::source",
+    ][::core::mem::offset_of!(BandwidthParameters, source) - 0usize];
+    [
+        "Offset of field: BandwidthParameters::target",
+    ][::core::mem::offset_of!(BandwidthParameters, target) - 8usize];
+    [
+        "Offset of field: BandwidthParameters::sums",
+    ][::core::mem::offset_of!(BandwidthParameters, sums) - 16usize];
+    [
+        "Offset of field: BandwidthParameters::read_vectors",
+    ][::core::mem::offset_of!(BandwidthParameters, read_vectors) - 24usize];
+    [
+        "Offset of field: BandwidthParameters::write_vectors",
+    ][::core::mem::offset_of!(BandwidthParameters, write_vectors) - 32usize];
 };

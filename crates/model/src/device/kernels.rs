@@ -75,7 +75,11 @@ impl Kernels {
         };
         let (attention, attention_bytes) = match head_dim {
             64 => (["attention_d64", "attention_d64_f16"], GRIDPOINT_ATTENTION_D64_SHARED_BYTES),
-            _ => (["attention_d128", "attention_d128_f16"], GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
+            128 => (["attention_d128", "attention_d128_f16"], GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
+            other => {
+                let (module, kernel) = (AttentionParameters::MODULE.to_owned(), format!("attention_d{other}"));
+                return Err(RuntimeError::NoKernel { module, kernel });
+            }
         };
         Ok(Self {
             order: LaunchOrder::best(device),

@@ -7,7 +7,9 @@ use gridpoint_runtime::parameters::{
 };
 use gridpoint_runtime::{ArenaLayout, Region, RuntimeError};
 
+use super::limits;
 use crate::config::ModelConfig;
+use crate::error::Result;
 use crate::weight_plan::{ModelTensors, WeightPlan};
 
 /// The largest step and the longest sequence that a model's memory is for.
@@ -34,7 +36,7 @@ impl Capacity {
 
     /// Rows of partial results of attention: every request split into all its chunks, or every page of the pool in one
     /// chunk's part of eight pages, whichever is less (contract of kernels/schedule.cu).
-    fn partials(&self) -> u64 {
+    pub(crate) fn partials(&self) -> u64 {
         let requests = u64::from(self.requests);
         let chunk_pages = u64::from(GRIDPOINT_CHUNK_TOKENS / GRIDPOINT_PAGE_TOKENS);
         let by_length = requests * u64::from(self.sequence_length.div_ceil(GRIDPOINT_CHUNK_TOKENS));
@@ -43,7 +45,7 @@ impl Capacity {
     }
 
     /// Items of the attention work list (contract of kernels/schedule.cu).
-    fn work_items(&self, group: u64) -> u64 {
+    pub(crate) fn work_items(&self, group: u64) -> u64 {
         u64::from(self.tokens) * group / u64::from(GRIDPOINT_ATTENTION_TILE_ROWS)
             + u64::from(self.requests)
             + self.partials()
@@ -118,8 +120,9 @@ impl Workspace {
     /// Reserves what the largest step of `capacity` needs.
     ///
     /// # Errors
-    /// A size beyond 64 bits, or more attention work than 32-bit counts hold.
-    pub fn reserve(layout: &mut ArenaLayout, config: &ModelConfig, capacity: Capacity) -> Result<Self, RuntimeError> {
+    /// A size beyond 64 bits, or [`crate::LimitError`]: a step of which a kernel would count past its index.
+    pub fn reserve(layout: &mut ArenaLayout, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
+        limits::check(config, &capacity)?;
         let tokens = u64::from(capacity.tokens);
         let logit_rows = u64::from(capacity.logit_rows);
         let [hidden, query, intermediate, vocabulary, kv_heads, head_dim, group] = [
@@ -134,8 +137,6 @@ impl Workspace {
         .map(|size| size as u64);
         let partials = capacity.partials();
         let work_items = capacity.work_items(group);
-        let narrow =
-            |count: u64| u32::try_from(count).map_err(|_| RuntimeError::LayoutOverflow { region: "work list" });
         let item_words = (size_of::<AttentionWork>() / size_of::<[u32; 4]>()) as u64;
         let partial_rows = partials * kv_heads * u64::from(GRIDPOINT_ATTENTION_SPLIT_ROWS);
 
@@ -159,8 +160,9 @@ impl Workspace {
             counters,
             partial_output,
             partial_state,
-            work_items: narrow(work_items)?,
-            partials: narrow(partials)?,
+            // Within 32 bits by the limits.
+            work_items: work_items as u32,
+            partials: partials as u32,
             token_row_bytes,
             logit_row_bytes,
         })
@@ -203,7 +205,7 @@ impl KvCache {
     pub fn reserve(layout: &mut ArenaLayout, config: &ModelConfig, pages: u32) -> Result<Self, RuntimeError> {
         let page = u64::from(GRIDPOINT_PAGE_TOKENS) * config.kv_size() as u64;
         let plane = u64::from(pages) * page;
-        let elements = layout.reserve("kv cache", plane * 2 * config.num_hidden_layers as u64)?;
+        let elements = layout.reserve("kv cache", plane.saturating_mul(2 * config.num_hidden_layers as u64))?;
         Ok(Self { elements, plane })
     }
 }

@@ -22,9 +22,9 @@ pub struct Model {
     pub(crate) kernels: Kernels,
     pub(crate) workspace: Workspace,
     store: WeightStore,
-    cache: KvCache,
+    pub(super) cache: KvCache,
     weights: Arc<Arena>,
-    run: Arc<Arena>,
+    pub(super) run: Arc<Arena>,
 }
 
 /// Device addresses of everything that a step reads and writes beside the weights.
@@ -42,6 +42,17 @@ pub(crate) struct Addresses {
     pub(crate) partial_output: *mut f32,
     pub(crate) partial_state: *mut f32,
     pub(crate) rotary: *const f32,
+}
+
+/// Computes the rotary table and uploads it.
+pub(super) fn upload_rotary(arena: &Arena, config: &ModelConfig, store: &WeightStore) -> Result<()> {
+    let positions = store.rotary.count() as usize / config.head_dim;
+    let piece = STAGING_ELEMENTS / config.head_dim;
+    for first in (0..positions).step_by(piece) {
+        let rows = rotary_rows(&config.rope, config.head_dim, first..positions.min(first + piece));
+        arena.upload(store.rotary, (first * config.head_dim) as u64, &rows)?;
+    }
+    Ok(())
 }
 
 impl Model {
@@ -68,12 +79,7 @@ impl Model {
                 first += count;
             }
         }
-        let positions = store.rotary.count() as usize / config.head_dim;
-        let piece = STAGING_ELEMENTS / config.head_dim;
-        for first in (0..positions).step_by(piece) {
-            let rows = rotary_rows(&config.rope, config.head_dim, first..positions.min(first + piece));
-            arena.upload(store.rotary, (first * config.head_dim) as u64, &rows)?;
-        }
+        upload_rotary(&arena, config, store)?;
         Ok(Arc::new(arena))
     }
 

@@ -85,6 +85,51 @@ pub struct LaunchNeed {
     pub written: Need,
     /// Matrix multiplications m16n8k16.
     pub multiplies: Need,
+    /// What it computes, and how much of what it reads only its own layer has.
+    pub work: Work,
+}
+
+/// What a launch computes, for comparisons with other implementations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// The arithmetic.
+    pub arithmetic: Arithmetic,
+    /// Bytes read that launches of other layers do not read: weights, keys and values of this step's requests.
+    pub layer_bytes: u64,
+}
+
+/// Arithmetic by kind, in exact sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// None worth counting.
+    #[default]
+    Light,
+    /// A product of `[m, k]` and `[n, k]`.
+    Product {
+        /// Real rows.
+        m: u64,
+        /// Output columns, of SwiGLU gate and up both.
+        n: u64,
+        /// Depth.
+        k: u64,
+    },
+    /// Attention.
+    Attention {
+        /// Multiply-adds of scores and weighted values under the causal mask.
+        multiply_adds: u64,
+    },
+}
+
+impl Arithmetic {
+    /// Multiply-adds; two floating-point operations each.
+    #[must_use]
+    pub fn multiply_adds(&self) -> u64 {
+        match *self {
+            Self::Light => 0,
+            Self::Product { m, n, k } => m * n * k,
+            Self::Attention { multiply_adds } => multiply_adds,
+        }
+    }
 }
 
 /// Sizes of the model and of the step.
@@ -236,6 +281,7 @@ impl Sizes<'_> {
             read: Need { least, tiled },
             written: Need::exactly(LIST_HEAD + items * WORK_ITEM + counters * WORD),
             multiplies: Need::default(),
+            work: Work::default(),
         }
     }
 
@@ -250,6 +296,7 @@ impl Sizes<'_> {
             },
             written: Need::exactly(self.tokens * row),
             multiplies: Need::default(),
+            work: Work::default(),
         }
     }
 
@@ -267,6 +314,7 @@ impl Sizes<'_> {
             },
             written: Need::exactly(rows * row),
             multiplies: Need::default(),
+            work: Work { layer_bytes: row, ..Work::default() },
         }
     }
 
@@ -280,6 +328,7 @@ impl Sizes<'_> {
             written: Need::exactly(self.tokens * WORD),
             // A row against itself is the diagonal of a product of sixteen rows.
             multiplies: Need::exactly(strips * steps * 2),
+            work: Work::default(),
         }
     }
 
@@ -326,6 +375,7 @@ impl Sizes<'_> {
                     * (n.div_ceil(warp_columns) * (warp_columns / COLUMNS))
                     * (k.div_ceil(STAGE_DEPTH) * (STAGE_DEPTH / DEPTH)),
             },
+            work: Work { arithmetic: Arithmetic::Product { m: rows, n, k }, layer_bytes: weights + bias },
         }
     }
 
@@ -371,7 +421,21 @@ impl Sizes<'_> {
         // Four words of the block and two of the list's head; starts and lengths.
         read.least += (6 + 2 * self.requests + 1) * WORD;
         read.tiled += threads * 2 * WORD;
-        LaunchNeed { operation: "attention", read, written, multiplies }
+        LaunchNeed { operation: "attention", read, written, multiplies, work: self.attention_work() }
+    }
+
+    fn attention_work(&self) -> Work {
+        let (mut scores, mut tokens) = (0, 0);
+        for request in &self.lengths.requests {
+            let [queries, keys] = [request.queries, request.keys].map(u64::from);
+            // The last query sees all keys, each before it one fewer.
+            scores += queries * keys - queries * queries.saturating_sub(1) / 2;
+            tokens += keys;
+        }
+        Work {
+            arithmetic: Arithmetic::Attention { multiply_adds: 2 * scores * self.query_heads * self.head_dim },
+            layer_bytes: tokens * 2 * self.kv_heads * self.head_dim * BF16,
+        }
     }
 
     /// Bytes read and written of one key-value head of a request that is tiles of query rows.
@@ -449,6 +513,7 @@ impl Sizes<'_> {
             },
             written: Need::exactly(self.requests * RESULT),
             multiplies: Need::default(),
+            work: Work::default(),
         }
     }
 }
