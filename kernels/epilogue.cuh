@@ -106,7 +106,12 @@ GRIDPOINT_DEVICE void store_floats(float* target, const float (&values)[Count], 
   }
 }
 
-GRIDPOINT_DEVICE float sigmoid_linear_unit(float x) { return divide(x, 1.0f + exponential(-x)); }
+// x / (1 + exp(-x)), to a few units of float32 in the last place for |x| below 10, before it is rounded to 16 bits. Of a product's gated
+// columns this is most of the epilogue: with exp and a division rounded to nearest it took 45 instructions, so it takes 6.
+GRIDPOINT_DEVICE float sigmoid_linear_unit(float x) {
+  constexpr float kLog2OfE = 1.44269504f;
+  return divide_approximate(x, 1.0f + exp2_approximate(x * -kLog2OfE));
+}
 
 // What a row brings along, read once for all its columns.
 struct EpilogueRow {

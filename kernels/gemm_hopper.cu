@@ -302,14 +302,19 @@ GRIDPOINT_DEVICE void multiply_stage(float (&sums)[Layout::kSums], uint32_t star
   wgmma_commit();
 }
 
-// A warpgroup without live rows or columns returns a tile's stages as they come.
+// A warpgroup without live rows or columns returns a tile's stages as they come. Only the threads that return them watch them: nothing would
+// keep a stage from being filled twice behind the back of another, which would then wait for the wrong turn.
 template <class Layout>
-GRIDPOINT_DEVICE void pass_tile(uint32_t start, const Walk& walk, Turn& turn) {
+GRIDPOINT_DEVICE void pass_tile(uint32_t start, const Walk& walk, const Consumer& me, Turn& turn) {
+  const bool returns = thread_index() % kGroupThreads < walk.blocks;
   for (uint32_t step = 0; step < walk.steps; ++step) {
-    mbarrier_wait(start + Layout::kStartFull + turn.stage * 8, turn.parity);
-    release<Layout>(start, walk, turn.stage);
+    if (returns) {
+      mbarrier_wait(start + Layout::kStartFull + turn.stage * 8, turn.parity);
+      release<Layout>(start, walk, turn.stage);
+    }
     advance<Layout>(turn);
   }
+  named_barrier_sync(1 + me.index, kGroupThreads);
 }
 
 // Starts the loads of a tile's residual, once the tensor stores of the tile before have read the memory that it comes to.
@@ -580,7 +585,7 @@ GRIDPOINT_DEVICE void consume(const TensorGemmParameters& parameters, uint32_t s
     const Corner corner = corner_of<Layout>(walk, pair);
     const uint32_t group_row = corner.row + me.index * kConsumerRows;
     if (group_row >= walk.rows || corner.column >= parameters.gemm.n) {
-      pass_tile<Layout>(start, walk, turn);
+      pass_tile<Layout>(start, walk, me, turn);
       continue;
     }
     const uint32_t row = group_row + warp_index() % 4 * 16 + lane_index() / 4;

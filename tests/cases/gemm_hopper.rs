@@ -3,7 +3,9 @@
 
 use gridpoint_model::{HopperTile, TensorOutput, TileCluster};
 use gridpoint_runtime::TensorElement;
-use gridpoint_runtime::parameters::{GRIDPOINT_GEMM_HOPPER_SHARED_BYTES, GRIDPOINT_ROWS_LOGITS, GemmParameters, StepHeader};
+use gridpoint_runtime::parameters::{
+    GRIDPOINT_GEMM_HOPPER_SHARED_BYTES, GRIDPOINT_ROWS_LOGITS, GemmParameters, StepHeader,
+};
 use half::bf16;
 
 use super::gemm::reference_bits;
@@ -116,7 +118,10 @@ fn matches_float64(device: &TestDevice, epilogue: Epilogue) {
 }
 
 /// A launch of the rotary kernels.
-fn rotary_launch(element: Element, tile: HopperTile) -> impl Fn(&TestDevice, GemmParameters, usize, u32) -> Result<(), String> {
+fn rotary_launch(
+    element: Element,
+    tile: HopperTile,
+) -> impl Fn(&TestDevice, GemmParameters, usize, u32) -> Result<(), String> {
     move |device, gemm, capacity, blocks| {
         // Without a row there is no map, and nothing to do.
         launch(device, tile, element, ("rotary", TensorOutput::Registers), gemm, capacity, blocks)

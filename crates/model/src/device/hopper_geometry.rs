@@ -299,7 +299,9 @@ mod tests {
 
     #[test]
     fn outputs_by_tensor_copies_have_whole_rows_of_16_bytes() {
-        assert!(TensorOutput::Registers.takes(1003) && TensorOutput::Whole.takes(1000) && TensorOutput::Halved.takes(1008));
+        assert!(
+            TensorOutput::Registers.takes(1003) && TensorOutput::Whole.takes(1000) && TensorOutput::Halved.takes(1008)
+        );
         assert!(!TensorOutput::Residual.takes(1004) && !TensorOutput::Halved.takes(1000));
     }
 }
