@@ -71,7 +71,14 @@ mod tests {
 
     fn device(compute_capability: (i32, i32)) -> DeviceProperties {
         let name = "a GPU".to_owned();
-        DeviceProperties { name, compute_capability, multiprocessors: 1, total_memory: 1, driver_version: 13_000 }
+        DeviceProperties {
+            name,
+            compute_capability,
+            multiprocessors: 1,
+            total_memory: 1,
+            l2_bytes: 1,
+            driver_version: 13_000,
+        }
     }
 
     #[test]
