@@ -5,7 +5,7 @@ use std::fs;
 use std::panic;
 use std::path::Path;
 
-use bindgen::callbacks::{DeriveInfo, ParseCallbacks};
+use bindgen::callbacks::{DeriveInfo, DeriveTrait, ImplementsTrait, ParseCallbacks};
 
 /// The checked-in bindings, relative to the package.
 pub(crate) const CHECKED_IN: &str = "crates/runtime/src/parameters.rs";
@@ -20,10 +20,15 @@ const HEADER: &str = "//! Parameter structs of the kernels and the step block, a
 #![cfg_attr(rustfmt, rustfmt_skip)]
 #![allow(missing_docs, reason = \"the comments are the header's: a struct's comment speaks for fields that have none\")]
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = \"`[T, H]` is a shape, not a link\")]
+
+use crate::TensorMap;
 ";
 
 /// Structs without pointers, which travel as bytes.
 const PLAIN: [&str; 5] = ["StepHeader", "LogitRow", "LogitResult", "AttentionWork", "AttentionWorkList"];
+
+/// The struct of kernels/tensor_map.h, for which crates/runtime/src/tensor_map.rs stands.
+const TENSOR_MAP: &str = "TensorMap";
 
 /// Regenerates the bindings into the build folder and, if asked to, over the checked-in ones.
 ///
@@ -95,6 +100,13 @@ impl ParseCallbacks for Derives {
         };
         derives.iter().map(|name| (*name).to_owned()).collect()
     }
+
+    /// Of [`TENSOR_MAP`], which is written by hand.
+    fn blocklisted_type_implements_trait(&self, name: &str, derive: DeriveTrait) -> Option<ImplementsTrait> {
+        let there = name.ends_with(TENSOR_MAP)
+            && matches!(derive, DeriveTrait::Copy | DeriveTrait::Debug | DeriveTrait::PartialEqOrPartialOrd);
+        there.then_some(ImplementsTrait::Yes)
+    }
 }
 
 fn generate() -> Result<String, String> {
@@ -102,6 +114,7 @@ fn generate() -> Result<String, String> {
         .header("kernels/parameters.h")
         .clang_arg("-fparse-all-comments")
         .allowlist_file(".*kernels/(parameters|step)\\.h")
+        .blocklist_type(TENSOR_MAP)
         .disable_header_comment()
         .raw_line(HEADER)
         .use_core()

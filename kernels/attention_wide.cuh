@@ -125,17 +125,14 @@ GRIDPOINT_DEVICE void stage_values(RowState<kColumns>& chunk, const float (&weig
     if (part * (kStageTokens / 16) + k >= groups) break;
     uint32_t a[1][4];
     pack_weights<Element>(a[0], weights, part * (kStageTokens / 16) + k);
-    uint32_t b[kColumns][2];
+    // Two column tiles at a time: all fragments at once would spill on sm_120.
     GRIDPOINT_UNROLL
     for (uint32_t pair = 0; pair < kColumns / 2; ++pair) {
       uint32_t fragment[4];
       load_matrix_x4_transposed(fragment, value + k * (16 * kRowBytes) + swizzled_further<kRowBytes>(value_place, pair * 2));
-      b[pair * 2][0] = fragment[0];
-      b[pair * 2][1] = fragment[1];
-      b[pair * 2 + 1][0] = fragment[2];
-      b[pair * 2 + 1][1] = fragment[3];
+      const uint32_t b[2][2] = {{fragment[0], fragment[1]}, {fragment[2], fragment[3]}};
+      Element::mma(reinterpret_cast<float(&)[1][2][4]>(chunk.output[pair * 8]), a, b);
     }
-    Element::mma(accumulator_tiles(chunk.output), a, b);
   }
 }
 

@@ -5,6 +5,7 @@
 // Hq query heads, Hkv key-value heads, d head dimension, V vocabulary. Matrices are row-major; bf16 is its 16 raw bits.
 #pragma once
 #include "step.h"
+#include "tensor_map.h"
 
 // Rows that an operation covers.
 #define GRIDPOINT_ROWS_TOKENS 0u
@@ -92,6 +93,30 @@ typedef struct GemmParameters {
   uint32_t kv_heads;
   uint32_t head_dim;
 } GemmParameters;
+
+// Threads and dynamic shared memory of every kernel of gemm_hopper.cu: all that a block of compute capability 9.0 may have.
+#define GRIDPOINT_GEMM_HOPPER_THREADS 384u
+#define GRIDPOINT_GEMM_HOPPER_SHARED_BYTES 232448u
+
+// Places in TensorGemmParameters::maps.
+#define GRIDPOINT_MAP_ACTIVATIONS 0u
+#define GRIDPOINT_MAP_WEIGHTS 1u
+#define GRIDPOINT_MAP_OUTPUT 2u
+#define GRIDPOINT_MAP_RESIDUAL 3u
+
+// Which way the two blocks of a cluster lie beside one another, and so which operand they share: row tiles of the same columns share
+// weights, column tiles of the same rows share activations.
+#define GRIDPOINT_CLUSTER_ROWS 0u
+#define GRIDPOINT_CLUSTER_COLUMNS 1u
+
+// gemm_hopper.cu: the product of `gemm` by tensor copies. Maps of matrices with rows of tokens are ragged (see there).
+typedef struct TensorGemmParameters {
+  TensorMap maps[4];
+  GemmParameters gemm;
+  uint32_t row_capacity;  // rows of the ragged maps
+  uint32_t cluster;       // GRIDPOINT_CLUSTER_*; of no meaning in clusters of one block
+  uint32_t reserved[12];
+} TensorGemmParameters;
 
 // Threads of row_scale.cu's block, groups of columns that its shared memory has room for, 65536 in all, and its bytes.
 #define GRIDPOINT_ROW_SCALE_THREADS 256u

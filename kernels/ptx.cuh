@@ -208,6 +208,18 @@ GRIDPOINT_DEVICE float divide(float a, float b) {
   return a / b;
 }
 
+// a / b to two units in the last place; 0 where b is beyond 2^126 (9.7.3.8, div.approx.ftz.f32).
+GRIDPOINT_DEVICE float divide_approximate(float a, float b) {
+#ifdef __CUDACC__
+  float quotient;
+  asm("div.approx.ftz.f32 %0, %1, %2;" : "=f"(quotient) : "f"(a), "f"(b));
+  return quotient;
+#else
+  GRIDPOINT_TELL_TRANSCENDENTAL(4);
+  return a / b;
+#endif
+}
+
 // popc.b32: how many bits are set.
 GRIDPOINT_DEVICE uint32_t population_count(uint32_t bits) {
 #ifdef __CUDACC__

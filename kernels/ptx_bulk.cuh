@@ -2,13 +2,11 @@
 //
 // Included by ptx.cuh. `target`, `source` and `mbarrier` are 32-bit shared addresses where they are no pointers.
 #pragma once
+#include "tensor_map.h"
 
 namespace gridpoint {
 
-// A tensor map as cuTensorMapEncodeTiled makes it: a member of the parameter struct, or 128 bytes of global memory at a multiple of 64.
-struct alignas(64) TensorMap {
-  uint64_t opaque[16];
-};
+using ::TensorMap;
 
 #ifdef GRIDPOINT_HOPPER
 

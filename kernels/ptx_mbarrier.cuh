@@ -52,6 +52,17 @@ GRIDPOINT_DEVICE void mbarrier_arrive_cluster(uint32_t mbarrier) {
 #endif
 }
 
+// As mbarrier_arrive_cluster, but releasing to the thread's own block alone: enough where nothing was written that the other block reads, as
+// when memory is returned that asynchronous operations have read. (With cluster scope sm_90a code has a fence of the whole device here, and
+// an invalidation of the first cache in mbarrier_wait_cluster: nvcc 13.0.)
+GRIDPOINT_DEVICE void mbarrier_return_cluster(uint32_t mbarrier) {
+#ifdef __CUDACC__
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" : : "r"(mbarrier) : "memory");
+#else
+  gridpoint_mbarrier_arrive(mbarrier, 1, 0);
+#endif
+}
+
 // mbarrier.arrive.expect_tx: the phase also waits for `bytes` bytes.
 GRIDPOINT_DEVICE void mbarrier_arrive_expect(uint32_t mbarrier, uint32_t bytes) {
 #ifdef __CUDACC__

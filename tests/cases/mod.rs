@@ -5,6 +5,7 @@ mod embedding;
 mod fill;
 mod fixture;
 mod gemm;
+mod gemm_hopper;
 mod instructions;
 mod norm;
 mod products;
@@ -20,11 +21,12 @@ use crate::support::Case;
 pub(crate) type Suite = fn() -> Vec<Case>;
 
 /// One suite for each file of `kernels/*.cu`, and for what products share; those of fill.cu and bandwidth.cu are one.
-const KERNELS: [Suite; 9] = [
+const KERNELS: [Suite; 10] = [
     attention::cases,
     embedding::cases,
     fill::cases,
     gemm::cases,
+    gemm_hopper::cases,
     norm::cases,
     rotary::cases,
     row_scale::cases,

@@ -208,6 +208,13 @@ fn tile(
     }
 }
 
+/// A launch of the tile of 64 x 64, whose bits every product gives.
+pub(crate) fn reference_launch(
+    element: Element,
+) -> impl Fn(&TestDevice, GemmParameters, usize, u32) -> Result<(), String> {
+    tile(element, TILES[1])
+}
+
 pub(crate) const REQUESTS: [(usize, usize); 6] = [(1, 1), (1, 64), (1, 65), (1, 200), (70, 70), (5, 130)];
 
 fn rotates_and_appends(device: &TestDevice) {

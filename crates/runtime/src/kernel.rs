@@ -8,7 +8,7 @@ use gridpoint_driver::{CUfunction, CUfunction_attribute};
 use crate::instructions::{GroupGemmParameters, InstructionParameters};
 use crate::parameters::{
     AttentionParameters, BandwidthParameters, EmbeddingParameters, FillParameters, GemmParameters, NormParameters,
-    RowScaleParameters, SampleParameters, ScheduleParameters,
+    RowScaleParameters, SampleParameters, ScheduleParameters, TensorGemmParameters,
 };
 use crate::{Launch, RuntimeError};
 
@@ -35,6 +35,7 @@ parameters! {
     EmbeddingParameters => "embedding",
     NormParameters => "norm",
     GemmParameters => "gemm",
+    TensorGemmParameters => "gemm_hopper",
     RowScaleParameters => "row_scale",
     ScheduleParameters => "schedule",
     AttentionParameters => "attention",

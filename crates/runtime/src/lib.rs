@@ -43,4 +43,4 @@ pub use launch::{Launch, Launches};
 pub use pinned::PinnedBuffer;
 pub use step::StepAddress;
 pub use stream::{Event, Stream};
-pub use tensor_map::{Swizzle, TensorMap};
+pub use tensor_map::{Swizzle, TensorElement, TensorMap};

@@ -6,6 +6,8 @@
 #![allow(missing_docs, reason = "the comments are the header's: a struct's comment speaks for fields that have none")]
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "`[T, H]` is a shape, not a link")]
 
+use crate::TensorMap;
+
 
 /// Tokens in one page of the key-value cache.
 pub const GRIDPOINT_PAGE_TOKENS: u32 = 64;
@@ -61,6 +63,24 @@ pub const GRIDPOINT_SCALE_COMPUTED: u32 = 2;
 /// Columns of a group of squares: the sum of squares of a row is accumulated from zero in each group, in ascending steps of 16 columns, and
 /// the groups are added in order, so that every kernel that computes it gets the same bits.
 pub const GRIDPOINT_SQUARES_COLUMNS: u32 = 512;
+/// Threads and dynamic shared memory of every kernel of gemm_hopper.cu: all that a block of compute capability 9.0 may have.
+pub const GRIDPOINT_GEMM_HOPPER_THREADS: u32 = 384;
+/// Threads and dynamic shared memory of every kernel of gemm_hopper.cu: all that a block of compute capability 9.0 may have.
+pub const GRIDPOINT_GEMM_HOPPER_SHARED_BYTES: u32 = 232448;
+/// Places in TensorGemmParameters::maps.
+pub const GRIDPOINT_MAP_ACTIVATIONS: u32 = 0;
+/// Places in TensorGemmParameters::maps.
+pub const GRIDPOINT_MAP_WEIGHTS: u32 = 1;
+/// Places in TensorGemmParameters::maps.
+pub const GRIDPOINT_MAP_OUTPUT: u32 = 2;
+/// Places in TensorGemmParameters::maps.
+pub const GRIDPOINT_MAP_RESIDUAL: u32 = 3;
+/// Which way the two blocks of a cluster lie beside one another, and so which operand they share: row tiles of the same columns share
+/// weights, column tiles of the same rows share activations.
+pub const GRIDPOINT_CLUSTER_ROWS: u32 = 0;
+/// Which way the two blocks of a cluster lie beside one another, and so which operand they share: row tiles of the same columns share
+/// weights, column tiles of the same rows share activations.
+pub const GRIDPOINT_CLUSTER_COLUMNS: u32 = 1;
 /// Threads of row_scale.cu's block, groups of columns that its shared memory has room for, 65536 in all, and its bytes.
 pub const GRIDPOINT_ROW_SCALE_THREADS: u32 = 256;
 /// Threads of row_scale.cu's block, groups of columns that its shared memory has room for, 65536 in all, and its bytes.
@@ -437,6 +457,43 @@ const _: () = {
     [
         "Offset of field: GemmParameters::head_dim",
     ][::core::mem::offset_of!(GemmParameters, head_dim) - 132usize];
+};
+/// gemm_hopper.cu: the product of `gemm` by tensor copies. Maps of matrices with rows of tokens are ragged (see there).
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone, PartialEq)]
+pub struct TensorGemmParameters {
+    pub maps: [TensorMap; 4usize],
+    pub gemm: GemmParameters,
+    /// rows of the ragged maps
+    pub row_capacity: u32,
+    /// GRIDPOINT_CLUSTER_*; of no meaning in clusters of one block
+    pub cluster: u32,
+    pub reserved: [u32; 12usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of TensorGemmParameters",
+    ][::core::mem::size_of::<TensorGemmParameters>() - 704usize];
+    [
+        "Alignment of TensorGemmParameters",
+    ][::core::mem::align_of::<TensorGemmParameters>() - 64usize];
+    [
+        "Offset of field: TensorGemmParameters::maps",
+    ][::core::mem::offset_of!(TensorGemmParameters, maps) - 0usize];
+    [
+        "Offset of field: TensorGemmParameters::gemm",
+    ][::core::mem::offset_of!(TensorGemmParameters, gemm) - 512usize];
+    [
+        "Offset of field: TensorGemmParameters::row_capacity",
+    ][::core::mem::offset_of!(TensorGemmParameters, row_capacity) - 648usize];
+    [
+        "Offset of field: TensorGemmParameters::cluster",
+    ][::core::mem::offset_of!(TensorGemmParameters, cluster) - 652usize];
+    [
+        "Offset of field: TensorGemmParameters::reserved",
+    ][::core::mem::offset_of!(TensorGemmParameters, reserved) - 656usize];
 };
 /// row_scale.cu: row_scales[r] = 1 / rms(input[r, :]), for products into whose weights the normalisation is folded.
 #[repr(C)]

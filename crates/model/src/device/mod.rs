@@ -1,6 +1,7 @@
 //! The model on a device: its kernels, its memory, and the page of launches that makes a step.
 
 mod geometry;
+mod hopper_geometry;
 mod kernels;
 mod launches;
 mod limits;
@@ -12,6 +13,7 @@ mod random;
 mod record;
 
 pub use geometry::GemmTile;
+pub use hopper_geometry::{HopperTile, ProductShape, TensorOutput, TileCluster};
 pub use kernels::Kernels;
 pub use limits::LimitError;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};
