@@ -237,10 +237,9 @@ GRIDPOINT_DEVICE void attention(const AttentionParameters& parameters) {
     return;
   }
   WideShared& memory = shared<WideShared>();
-  const AttentionWork* items = reinterpret_cast<const AttentionWork*>(parameters.list + 1);
-  const uint32_t works = parameters.list->count * parameters.kv_heads;
-  for (uint32_t index = block_index(); index < works; index += grid_blocks()) {
-    const AttentionWork& work = items[index / parameters.kv_heads];
+  // The count is read for each item: held, it would spill on GPUs newer than sm_90.
+  for (uint32_t index = block_index(); index < parameters.list->count * parameters.kv_heads; index += grid_blocks()) {
+    const AttentionWork& work = reinterpret_cast<const AttentionWork*>(parameters.list + 1)[index / parameters.kv_heads];
     attend<Element>(parameters, memory, work, index % parameters.kv_heads);
   }
   copy_async_wait<0>();
