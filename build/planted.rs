@@ -24,15 +24,15 @@ const ONE_GEMM: (&str, &str) = (
     "  GEMM_INSTANCE(X, gemm_16x64_plain, 2, Tile16x64, Bf16, kPlain)\n",
 );
 
+/// Attention on bf16 alone.
+const BF16_ATTENTION: (&str, &str) = (" ATTENTION_INSTANCES(X, _f16, F16)", "");
+
 /// The bugs.
 pub(crate) const PLANTS: [Plant; 12] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
-        patches: &[(
-            "* parameters.kv_heads + kv_head;\n  block_barrier();\n  if (thread_index() == 0) {",
-            "* parameters.kv_heads + kv_head;\n  if (thread_index() == 0) {",
-        )],
+        patches: &[BF16_ATTENTION, ("  block_barrier();\n  if (!arrive_last(", "  if (!arrive_last(")],
     },
     Plant {
         name: "attention_reads_its_list_before_its_wait",
@@ -45,7 +45,7 @@ pub(crate) const PLANTS: [Plant; 12] = [
     Plant {
         name: "attention_reuses_queries_without_barrier",
         module: "attention",
-        patches: &[("  // The item before may still be read.\n  block_barrier();\n", "")],
+        patches: &[BF16_ATTENTION, ("  // The item before may still be read.\n  block_barrier();\n", "")],
     },
     // Touches nothing that the kernel before it wrote: a kernel further on runs ahead.
     Plant { name: "embedding_does_not_wait", module: "embedding", patches: &[("  grid_dependency_wait();\n", "")] },

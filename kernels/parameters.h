@@ -28,9 +28,12 @@
 #define GRIDPOINT_SCHEDULE_SHARED_BYTES 41004u
 #define GRIDPOINT_ATTENTION_THREADS 128u
 #define GRIDPOINT_ATTENTION_D64_SHARED_BYTES 40976u
+#define GRIDPOINT_ATTENTION_D96_SHARED_BYTES 61456u
 #define GRIDPOINT_ATTENTION_D128_SHARED_BYTES 81936u
 #define GRIDPOINT_FILL_THREADS 256u
 #define GRIDPOINT_BANDWIDTH_THREADS 256u
+#define GRIDPOINT_ATTENTION_D256_THREADS 256u
+#define GRIDPOINT_ATTENTION_D256_SHARED_BYTES 98320u
 
 // embedding.cu: output[t, :] = table[token_ids[t], :].
 typedef struct EmbeddingParameters {
@@ -174,7 +177,7 @@ typedef struct ScheduleParameters {
 typedef struct AttentionParameters {
   const StepHeader* step;
   const AttentionWorkList* list;
-  const uint16_t* queries;      // bf16 [T, Hq * d], rotated
+  const uint16_t* queries;      // bf16 [T, query_pitch], of which the first Hq * d are the queries, rotated
   const uint16_t* key_cache;    // bf16 [pages, Hkv, 64, d] of this layer
   const uint16_t* value_cache;  // bf16 [pages, Hkv, 64, d] of this layer
   uint16_t* output;             // bf16 [T, Hq * d]
@@ -184,7 +187,7 @@ typedef struct AttentionParameters {
   float scale;                  // 1 / sqrt(d)
   uint32_t query_heads;
   uint32_t kv_heads;
-  uint32_t reserved;
+  uint32_t query_pitch;         // elements of a token's row in `queries`, a multiple of 8: (Hq + 2 Hkv) * d of the fused projection
 } AttentionParameters;
 
 // sample.cu: logits -> LogitResult of every logit row.

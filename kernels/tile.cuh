@@ -41,12 +41,19 @@ GRIDPOINT_DEVICE float row_scale_of(float sum_of_squares, float inverse_width, f
 GRIDPOINT_DEVICE float low_bf16(uint32_t packed) { return bf16_to_float(packed & 0xffffu); }
 GRIDPOINT_DEVICE float high_bf16(uint32_t packed) { return bf16_to_float(packed >> 16); }
 
-// Byte offset of 16-byte chunk `chunk` of row `row` in a shared tile whose rows are `RowBytes` (a multiple of 128) long. The chunk index is
-// xor-ed with the row inside each 128-byte span, so that the eight rows an ldmatrix phase reads lie in different banks.
+// Byte offset of 16-byte chunk `chunk` of row `row` in a shared tile whose rows are `RowBytes` (a multiple of 64) long, so that the eight rows
+// an ldmatrix phase reads lie in different banks. Rows made of 128-byte spans: the chunk index is xor-ed with the row inside each span. Other
+// rows (192 bytes): every other row starts in the middle of a span already, so the chunk index is xor-ed with half the row inside each 64 bytes.
 template <uint32_t RowBytes>
 GRIDPOINT_DEVICE uint32_t swizzled(uint32_t row, uint32_t chunk) {
-  static_assert(RowBytes % 128 == 0, "a swizzled row is made of 128-byte spans");
-  return row * RowBytes + ((chunk ^ (row & 7u)) << 4);
+  static_assert(RowBytes % 64 == 0, "a swizzled row is made of 64-byte spans");
+  return row * RowBytes + ((chunk ^ (RowBytes % 128 == 0 ? row & 7u : row >> 1 & 3u)) << 4);
+}
+
+// The place `chunks` (even) chunks behind `place`, a place of `swizzled` in the first two chunks of its row.
+template <uint32_t RowBytes>
+GRIDPOINT_DEVICE uint32_t swizzled_further(uint32_t place, uint32_t chunks) {
+  return RowBytes % 128 == 0 ? place ^ (chunks << 4) : (place ^ ((chunks & 2u) << 4)) + (chunks >> 2 << 6);
 }
 
 }  // namespace gridpoint

@@ -9,8 +9,7 @@
 //! | blocks without work | none but those of attention, whose grid fills the device whatever the step |
 //!
 //! What the tiling rounds up to: products whole parts of warps (16, 32 or 64 rows) and stages of 64 values of k, attention 16 query rows and
-//! pages of 64 keys. Under a causal mask a page is computed whole for each 16 query rows that see a key of it, so a
-//! prompt of one page costs up to 64 / 8 times its first rows' share: attention's second budget holds for decodes alone.
+//! groups of 16 keys, whose scores are two multiplications wide: attention's second budget holds where limits fill their groups.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -142,9 +141,9 @@ fn padded_points() {
     within_budget(ONE_KV_HEAD, shape([64, 1, 33], [35, 1, 1], 5), Fill::Nothing);
 }
 
-/// A model of zeros whose sizes fill no tile: wide rows, heads of 128, biases, an odd vocabulary.
-fn odd_model() -> TempDir {
-    let (hidden, intermediate, vocabulary, layers, heads, head_dim) = (1288, 200, 259, 1, 3, 128);
+/// A model of zeros whose sizes fill no tile: wide rows, heads of `head_dim`, biases, an odd vocabulary.
+fn odd_model(head_dim: usize) -> TempDir {
+    let (hidden, intermediate, vocabulary, layers, heads) = (1288, 200, 259, 1, 3);
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "hidden_act": "silu",
         "hidden_size": hidden, "intermediate_size": intermediate, "vocab_size": vocabulary, "num_hidden_layers": layers,
@@ -192,7 +191,12 @@ fn odd_model() -> TempDir {
 
 #[test]
 fn sizes_that_fill_no_tile() {
-    let folder = odd_model();
+    for head_dim in [96, 256] {
+        let folder = odd_model(head_dim);
+        let model = folder.path().to_str().expect("UTF-8");
+        within_budget(model, shape([24, 2, 4], [24, 2, 4], 600), Fill::Nothing);
+    }
+    let folder = odd_model(128);
     let model = folder.path().to_str().expect("UTF-8");
     within_budget(model, shape([24, 2, 4], [24, 2, 4], 600), Fill::Nothing);
     within_budget(model, shape([200, 1, 1], [131, 1, 0], 0), Fill::Nothing);

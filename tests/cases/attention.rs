@@ -2,12 +2,13 @@
 //! tile, the chunking of the prompt, the padding and the grid. What no token owns (other pages, page tails, padding) is NaN.
 
 use gridpoint_runtime::parameters::{
-    AttentionParameters, GRIDPOINT_ATTENTION_D64_SHARED_BYTES, GRIDPOINT_ATTENTION_D128_SHARED_BYTES,
+    AttentionParameters, GRIDPOINT_ATTENTION_D64_SHARED_BYTES, GRIDPOINT_ATTENTION_D96_SHARED_BYTES,
+    GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_ATTENTION_D256_SHARED_BYTES, GRIDPOINT_ATTENTION_D256_THREADS,
     GRIDPOINT_ATTENTION_THREADS, GRIDPOINT_PAGE_TOKENS,
 };
 use half::bf16;
 
-use super::fixture::Random;
+use super::fixture::{Element, Random};
 use super::schedule::{Batch, Capacities, Request, Schedule};
 use crate::support::{Case, DeviceVec, TestDevice};
 
@@ -15,9 +16,6 @@ const PAGE: usize = GRIDPOINT_PAGE_TOKENS as usize;
 const POISON: u16 = 0xffff;
 /// Rows of a partial.
 const PARTIAL_ROWS: usize = 16;
-/// The weights of P.V are rounded to bf16 (2^-8 of the value at most) but not their sum, and the output is rounded once more: together at
-/// most 2^-7 of sum(weight x |value|).
-const ROUNDING: f64 = 1.0 / 128.0;
 /// Scores in float32 (error below 2^-14 for the scores here, which stay under 2^8) and the base-2 exponential: relative to the same sum.
 const ARITHMETIC: f64 = 1.0 / 8192.0;
 
@@ -29,9 +27,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case("attention/prefills_match_float64", prefills_match_float64),
         case("attention/mixed_batches_match_float64", mixed_batches_match_float64),
         case("attention/sharp_scores_match_float64", sharp_scores_match_float64),
+        case("attention/every_instance_matches_float64", every_instance_matches_float64),
         case("attention/grid_padding_and_pages_keep_bits", grid_padding_and_pages_keep_bits),
         case("attention/chunking_keeps_bits_d64", chunking_keeps_bits_d64),
         case("attention/chunking_keeps_bits_d128", chunking_keeps_bits_d128),
+        case("attention/chunking_keeps_bits_d96", chunking_keeps_bits_d96),
+        case("attention/chunking_keeps_bits_d256", chunking_keeps_bits_d256),
         case("attention/nan_stays_in_its_request", nan_stays_in_its_request),
         case("attention/a_refused_list_gives_nan", a_refused_list_gives_nan),
     ]
@@ -42,6 +43,9 @@ struct Heads {
     kv: usize,
     group: usize,
     dim: usize,
+    element: Element,
+    /// Whether a token's row holds its queries alone.
+    compact: bool,
 }
 
 impl Heads {
@@ -54,7 +58,38 @@ impl Heads {
     }
 
     fn pitch(self) -> usize {
-        self.width()
+        if self.compact { self.width() } else { (self.query() + 2 * self.kv) * self.dim }
+    }
+
+    /// The kernel with its threads and its bytes of shared memory.
+    fn kernel(self) -> (&'static str, u32, u32) {
+        let (bf16, f16, threads, shared) = match self.dim {
+            64 => (
+                "attention_d64",
+                "attention_d64_f16",
+                GRIDPOINT_ATTENTION_THREADS,
+                GRIDPOINT_ATTENTION_D64_SHARED_BYTES,
+            ),
+            96 => (
+                "attention_d96",
+                "attention_d96_f16",
+                GRIDPOINT_ATTENTION_THREADS,
+                GRIDPOINT_ATTENTION_D96_SHARED_BYTES,
+            ),
+            128 => (
+                "attention_d128",
+                "attention_d128_f16",
+                GRIDPOINT_ATTENTION_THREADS,
+                GRIDPOINT_ATTENTION_D128_SHARED_BYTES,
+            ),
+            _ => (
+                "attention_d256",
+                "attention_d256_f16",
+                GRIDPOINT_ATTENTION_D256_THREADS,
+                GRIDPOINT_ATTENTION_D256_SHARED_BYTES,
+            ),
+        };
+        (if self.element == Element::Bf16 { bf16 } else { f16 }, threads, shared)
     }
 
     fn scale(self) -> f32 {
@@ -72,7 +107,7 @@ struct Sequence {
 impl Sequence {
     fn random(random: &mut Random, heads: Heads, tokens: usize, sharpness: f64) -> Self {
         let mut matrix = |width: usize, scale: f64| {
-            (0..tokens * width).map(|_| bf16::from_f64(scale * random.normal()).to_bits()).collect()
+            (0..tokens * width).map(|_| heads.element.bits(scale * random.normal())).collect()
         };
         Self {
             queries: matrix(heads.width(), sharpness),
@@ -173,14 +208,10 @@ impl World {
             scale: heads.scale(),
             query_heads: heads.query() as u32,
             kv_heads: heads.kv as u32,
-            reserved: 0,
+            query_pitch: heads.pitch() as u32,
         };
-        let (name, shared) = if heads.dim == 64 {
-            ("attention_d64", GRIDPOINT_ATTENTION_D64_SHARED_BYTES)
-        } else {
-            ("attention_d128", GRIDPOINT_ATTENTION_D128_SHARED_BYTES)
-        };
-        device.launch(name, placement.blocks, GRIDPOINT_ATTENTION_THREADS, shared, &parameters).expect(name);
+        let (name, threads, shared) = heads.kernel();
+        device.launch(name, placement.blocks, threads, shared, &parameters).expect(name);
         let mut rows = device.download(&output);
         let padding = rows.split_off(self.batch.tokens() * heads.width());
         assert!(padding.iter().all(|&bits| bits == POISON), "{heads:?}, {placement:?}: a padded row was written");
@@ -202,9 +233,12 @@ fn attend(device: &TestDevice, heads: Heads, parts: &[Part], placement: Placemen
 }
 
 /// One head of one token in float64, and the error allowed at each element.
+///
+/// The weights of P.V are rounded to elements but not their sum, and the output is rounded once more: each by half a unit in the last place,
+/// relative to sum(weight x |value|). Weights below the normal numbers of the element type err by half its least number, relative to
+/// a chunk's greatest weight, 1, and so does an output; bf16's least number is nothing beside float32's.
 fn reference(heads: Heads, sequence: &Sequence, token: usize, head: usize) -> Vec<(f64, f64)> {
-    // A bf16 is the upper half of a float32; half's own conversion takes most of a debug build's time here.
-    let value = |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16));
+    let value = |bits: u16| heads.element.value(bits);
     let kv_head = head / heads.group;
     let query = &sequence.queries[token * heads.width() + head * heads.dim..][..heads.dim];
     let row = |matrix: &[u16], key: usize, i: usize| value(matrix[(key * heads.kv + kv_head) * heads.dim + i]);
@@ -222,7 +256,12 @@ fn reference(heads: Heads, sequence: &Sequence, token: usize, head: usize) -> Ve
             let terms = weights.iter().enumerate().map(|(key, weight)| weight / total * row(&sequence.values, key, i));
             let (sum, magnitude) =
                 terms.fold((0.0, 0.0), |(sum, magnitude), term| (sum + term, magnitude + term.abs()));
-            (sum, (ROUNDING + ARITHMETIC) * magnitude)
+            let values: f64 = match heads.element {
+                Element::Bf16 => 0.0,
+                Element::F16 => (0..=token).map(|key| row(&sequence.values, key, i).abs()).sum(),
+            };
+            let subnormal = heads.element.half_least() * (1.0 + values);
+            (sum, (2.0 * heads.element.rounding() + ARITHMETIC) * magnitude + subnormal)
         })
         .collect()
 }
@@ -245,7 +284,7 @@ fn check(device: &TestDevice, heads: Heads, requests: &[(usize, usize)], sharpne
                 for (i, (&bits, (expected, tolerance))) in
                     found.iter().zip(reference(heads, sequence, token, head)).enumerate()
                 {
-                    let value = bf16::from_bits(bits).to_f64();
+                    let value = heads.element.value(bits);
                     assert!(
                         (value - expected).abs() <= tolerance,
                         "{heads:?}, request {index} {request:?}, token {token}, head {head}, element {i}: {value}, expected {expected} within {tolerance}"
@@ -258,7 +297,12 @@ fn check(device: &TestDevice, heads: Heads, requests: &[(usize, usize)], sharpne
 }
 
 fn heads(kv: usize, group: usize, dim: usize) -> Heads {
-    Heads { kv, group, dim }
+    Heads { kv, group, dim, element: Element::Bf16, compact: false }
+}
+
+/// In float16, with queries alone in a token's row.
+fn heads_f16(kv: usize, group: usize, dim: usize) -> Heads {
+    Heads { element: Element::F16, compact: true, ..heads(kv, group, dim) }
 }
 
 fn decodes_match_float64(device: &TestDevice) {
@@ -293,6 +337,19 @@ fn mixed_batches_match_float64(device: &TestDevice) {
 fn sharp_scores_match_float64(device: &TestDevice) {
     // Weights that underflow, and maxima that move from page to page.
     check(device, heads(1, 4, 64), &[(1, 1300), (20, 600)], 24.0, 61);
+}
+
+/// What the cases above leave out: head dimensions, float16, groups and lengths around pages and chunks.
+fn every_instance_matches_float64(device: &TestDevice) {
+    check(device, heads(1, 3, 96), &[(1, 1), (1, 63), (1, 64), (1, 65), (1, 513), (20, 70)], 1.0, 101);
+    check(device, heads(2, 8, 96), &[(2, 66), (9, 40), (0, 0)], 1.0, 102);
+    check(device, heads_f16(1, 16, 96), &[(1, 65), (1, 511), (3, 3)], 1.0, 103);
+    check(device, heads(1, 1, 256), &[(1, 1), (1, 512), (1, 513), (17, 65)], 1.0, 104);
+    check(device, heads(1, 7, 256), &[(1, 63), (1, 64), (5, 70)], 1.0, 105);
+    check(device, heads_f16(1, 4, 256), &[(1, 2050), (9, 17)], 1.0, 106);
+    check(device, heads_f16(2, 4, 64), &[(1, 65), (1, 600), (20, 40)], 1.0, 107);
+    check(device, heads_f16(1, 8, 128), &[(1, 513), (10, 74)], 24.0, 108);
+    check(device, heads_f16(1, 16, 256), &[], 1.0, 109);
 }
 
 /// Fails naming the first coordinate at which two outputs differ.
@@ -404,6 +461,26 @@ fn chunking_keeps_bits_d128(device: &TestDevice) {
     chunking_keeps_bits(device, heads(1, 1, 128), 640);
 }
 
+/// As `chunking_keeps_bits`, for a few steps around the end of the first chunk.
+fn chunking_keeps_bits_at_the_chunk(device: &TestDevice, heads: Heads) {
+    let tokens = 530;
+    let sequence = Sequence::random(&mut Random(82), heads, tokens, 2.0);
+    let whole = in_steps(device, heads, &sequence, (tokens - 130, tokens), 130, &[]);
+    for (first, size) in [(tokens - 130, 71), (tokens - 31, 7), (511, 1)] {
+        let found = in_steps(device, heads, &sequence, (first, tokens), size, &[]);
+        let expected = &whole[(first + 130 - tokens) * heads.width()..];
+        assert_same_bits(&found, expected, heads, &format!("steps of {size} tokens from token {first}"));
+    }
+}
+
+fn chunking_keeps_bits_d96(device: &TestDevice) {
+    chunking_keeps_bits_at_the_chunk(device, heads_f16(1, 3, 96));
+}
+
+fn chunking_keeps_bits_d256(device: &TestDevice) {
+    chunking_keeps_bits_at_the_chunk(device, heads(1, 2, 256));
+}
+
 fn nan_stays_in_its_request(device: &TestDevice) {
     let heads = heads(1, 4, 64);
     let mut random = Random(91);
@@ -428,12 +505,13 @@ fn nan_stays_in_its_request(device: &TestDevice) {
 }
 
 fn a_refused_list_gives_nan(device: &TestDevice) {
-    let heads = heads(2, 2, 64);
-    let sequence = Sequence::random(&mut Random(95), heads, 30, 1.0);
-    let placement = PLACEMENT;
-    let world = World::new(device, heads, &[(&sequence, Request { query: 30, cached: 30 })], placement);
-    let short = Capacities { items: 0, counters: 1, partials: 0 };
-    let schedule = Schedule::run(device, &world.step, short, heads.kv, heads.group);
-    let output = world.attend(device, heads, &schedule, short, placement);
-    assert!(output.iter().all(|&bits| bits == 0x7fff), "a live row of a refused list is not the kernel's NaN");
+    for heads in [heads(2, 2, 64), heads_f16(1, 2, 256)] {
+        let sequence = Sequence::random(&mut Random(95), heads, 30, 1.0);
+        let placement = PLACEMENT;
+        let world = World::new(device, heads, &[(&sequence, Request { query: 30, cached: 30 })], placement);
+        let short = Capacities { items: 0, counters: 1, partials: 0 };
+        let schedule = Schedule::run(device, &world.step, short, heads.kv, heads.group);
+        let output = world.attend(device, heads, &schedule, short, placement);
+        assert!(output.iter().all(|&bits| bits == 0x7fff), "{heads:?}: a live row of a refused list is not NaN");
+    }
 }

@@ -132,7 +132,7 @@ impl Run {
         let element = |i: usize| {
             let (cos, sin) = (f64::from(rotary[i / 2 * 2]), f64::from(rotary[i / 2 * 2 + 1]));
             let ((own, own_error), (other, other_error)) = (x[i], x[i ^ 1]);
-            let (own, other) = (own * cos, if i % 2 == 0 { -other * sin } else { other * sin });
+            let (own, other) = (own * cos, if i.is_multiple_of(2) { -other * sin } else { other * sin });
             let error = own_error * cos.abs() + other_error * sin.abs();
             rounded(own + other, error + ARITHMETIC * (own.abs() + other.abs()))
         };

@@ -142,12 +142,6 @@ fn what_does_not_fit_the_memory_is_refused_at_once() {
         "--max-requests (`3000000`), --max-tokens (`3000000`)",
     );
     says(&["--max-requests", "4294967295", "--max-tokens", "4294967295"], "--max-requests (`4294967295`)");
-    // Each of 4 + 2 + 2 heads of 64 elements is four units of a token: 2^31 of them are one too many.
-    says(
-        &["--max-requests", "16384", "--max-tokens", "67108864", "--all-prefills"],
-        "`units of rope.cu, tokens x heads x head_dim / 16` would be `2147483648`, the kernels count it to at most 2147483647: \
-         --max-requests (`16384`), --max-tokens (`67108864`)",
-    );
     says(
         &["--max-requests", "2000", "--max-tokens", "4294967295", "--all-prefills"],
         "--max-seq-len (`4096`) or the token counts",

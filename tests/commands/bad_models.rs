@@ -31,7 +31,7 @@ fn values_of_the_configuration_are_checked() {
         ("vocab_size", json!("512"), format!("`\"512\"`, {}", range(4_194_304))),
         ("max_position_embeddings", json!(1_000_000_000_000_u64), format!("`1000000000000`, {}", range(16_777_216))),
         ("intermediate_size", json!(-8), "`-8`, it must be an integer from 8 to 1048576".to_owned()),
-        ("head_dim", json!(80), "`80`, which is not supported: supported is 64 and 128".to_owned()),
+        ("head_dim", json!(80), "`80`, which is not supported: supported is 64, 96, 128 and 256".to_owned()),
         ("rope_theta", json!(0), "`0`, it must be a number from 1.0 to 1000000000000.0".to_owned()),
         ("rope_theta", json!(-1.5), "`-1.5`, it must be a number from 1.0 to 1000000000000.0".to_owned()),
         ("rms_norm_eps", json!(0), "`0`, it must be a number from 1e-30 to 1.0".to_owned()),
@@ -139,7 +139,8 @@ fn damaged_weights_are_named() {
     says(
         &model,
         "model.safetensors",
-        ": `dtype of model.norm.weight` is `F16`, which is not supported: supported is BF16",
+        ": `dtype of model.norm.weight` is `F16`, which is not supported: supported is BF16, the type of \
+         model.embed_tokens.weight",
     );
 }
 

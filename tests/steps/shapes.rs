@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("shapes/three_heads_on_one", three_heads_on_one),
         Case::new("shapes/head_of_128", head_of_128),
+        Case::new("shapes/heads_of_96_and_256", heads_of_96_and_256),
         Case::new("shapes/group_of_16", group_of_16),
         Case::new("shapes/group_of_5", group_of_5),
         Case::new("shapes/attention_bias", attention_bias),
@@ -323,6 +324,12 @@ fn head_of_128(device: &TestDevice) {
     let shape =
         Shape { seed: 2, hidden: 256, head_dim: 128, heads: 4, kv_heads: 2, layers: 1, tied: true, ..Shape::default() };
     check(device, &shape, &[1, 63, 65, 200], 3, 33);
+}
+
+fn heads_of_96_and_256(device: &TestDevice) {
+    let narrow = Shape { hidden: 72, intermediate: 88, vocabulary: 67, layers: 1, ..Shape::default() };
+    check(device, &Shape { seed: 10, head_dim: 96, heads: 3, ..narrow.clone() }, &[1, 65], 3, 33);
+    check(device, &Shape { seed: 11, head_dim: 256, ..narrow }, &[2, 66], 3, 40);
 }
 
 fn group_of_16(device: &TestDevice) {

@@ -21,13 +21,15 @@ const MOST_VOCABULARY: u64 = 4_194_304;
 const MOST_POSITIONS: u64 = 16_777_216;
 /// The most query heads that share one key-value head.
 const MOST_GROUP: usize = 16;
+/// The head dimensions that kernels exist for, in words.
+const HEAD_DIMS: &str = "64, 96, 128 and 256";
 /// Row lengths are multiples of this many bf16 values, 16 bytes: the unit of the kernels' asynchronous copies.
 const ROW_UNIT: u64 = 8;
 
 /// What a decoder-only transformer of the Llama architecture is made of.
 ///
 /// Made only by reading a configuration, so every instance satisfies: all sizes above 0 and within the limits that the
-/// errors name; `head_dim` 64 or 128; `num_attention_heads` a multiple of `num_key_value_heads`, at most 16 times it;
+/// errors name; `head_dim` 64, 96, 128 or 256; `num_attention_heads` a multiple of `num_key_value_heads`, at most 16 times it;
 /// `hidden_size` and `intermediate_size` multiples of 8; token ids below `vocab_size`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -42,7 +44,7 @@ pub struct ModelConfig {
     pub num_attention_heads: usize,
     /// Key and value heads.
     pub num_key_value_heads: usize,
-    /// Elements of one head, 64 or 128.
+    /// Elements of one head: 64, 96, 128 or 256.
     pub head_dim: usize,
     /// Rows of the embedding, and logits per token.
     pub vocab_size: usize,
@@ -253,22 +255,22 @@ fn check_group(object: &Object<'_>, heads: u64, kv_heads: u64) -> Result<()> {
 
 fn head_dim(object: &Object<'_>, hidden_size: u64, heads: u64) -> Result<usize> {
     match object.integer("head_dim", 1..=MOST_HIDDEN)? {
-        Some(64) => Ok(64),
-        Some(128) => Ok(128),
-        Some(other) => Err(object.unsupported("head_dim", other, "64 and 128")),
+        Some(given) => supported_head_dim(given).ok_or_else(|| object.unsupported("head_dim", given, HEAD_DIMS)),
         None if !hidden_size.is_multiple_of(heads) => {
             let expected = format!("a divisor of `hidden_size` ({hidden_size}), or `head_dim` must be given");
             Err(object.refuse("num_attention_heads", heads, &expected))
         }
-        None => match hidden_size / heads {
-            64 => Ok(64),
-            128 => Ok(128),
-            other => {
-                let value = format!("hidden_size / num_attention_heads = {other}");
-                Err(object.unsupported("head_dim", value, "64 and 128"))
-            }
-        },
+        None => {
+            let quotient = hidden_size / heads;
+            let value = || format!("hidden_size / num_attention_heads = {quotient}");
+            supported_head_dim(quotient).ok_or_else(|| object.unsupported("head_dim", value(), HEAD_DIMS))
+        }
     }
+}
+
+/// The head dimensions that kernels exist for.
+fn supported_head_dim(head_dim: u64) -> Option<usize> {
+    [64, 96, 128, 256].into_iter().find(|&supported| supported as u64 == head_dim)
 }
 
 /// The rotary embedding in either form: `rope_theta` and `rope_scaling`, or `rope_parameters` (transformers 5).

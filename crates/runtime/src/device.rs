@@ -263,6 +263,7 @@ mod tests {
                 compute_capability: (major, minor),
                 multiprocessors: 1,
                 total_memory: 1,
+                l2_bytes: 1,
                 driver_version: 13_000,
             };
             properties.require_compute_capability().map_err(|error| error.to_string())

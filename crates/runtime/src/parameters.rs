@@ -40,11 +40,17 @@ pub const GRIDPOINT_ATTENTION_THREADS: u32 = 128;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_D64_SHARED_BYTES: u32 = 40976;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_ATTENTION_D96_SHARED_BYTES: u32 = 61456;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_D128_SHARED_BYTES: u32 = 81936;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_FILL_THREADS: u32 = 256;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_BANDWIDTH_THREADS: u32 = 256;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_ATTENTION_D256_THREADS: u32 = 256;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_ATTENTION_D256_SHARED_BYTES: u32 = 98320;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
 /// that it reads anyway (skinny.cu alone).
 pub const GRIDPOINT_SCALE_NONE: u32 = 0;
@@ -663,7 +669,7 @@ const _: () = {
 pub struct AttentionParameters {
     pub step: *const StepHeader,
     pub list: *const AttentionWorkList,
-    /// bf16 [T, Hq * d], rotated
+    /// bf16 [T, query_pitch], of which the first Hq * d are the queries, rotated
     pub queries: *const u16,
     /// bf16 [pages, Hkv, 64, d] of this layer
     pub key_cache: *const u16,
@@ -681,7 +687,8 @@ pub struct AttentionParameters {
     pub scale: f32,
     pub query_heads: u32,
     pub kv_heads: u32,
-    pub reserved: u32,
+    /// elements of a token's row in `queries`, a multiple of 8: (Hq + 2 Hkv) * d of the fused projection
+    pub query_pitch: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -728,8 +735,8 @@ const _: () = {
         "Offset of field: AttentionParameters::kv_heads",
     ][::core::mem::offset_of!(AttentionParameters, kv_heads) - 80usize];
     [
-        "Offset of field: AttentionParameters::reserved",
-    ][::core::mem::offset_of!(AttentionParameters, reserved) - 84usize];
+        "Offset of field: AttentionParameters::query_pitch",
+    ][::core::mem::offset_of!(AttentionParameters, query_pitch) - 84usize];
 };
 /// sample.cu: logits -> LogitResult of every logit row.
 #[repr(C)]

@@ -2,10 +2,11 @@
 
 use gridpoint_runtime::parameters::{
     AttentionParameters, EmbeddingParameters, GRIDPOINT_ATTENTION_D64_SHARED_BYTES,
-    GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES,
-    GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_ROW_SCALE_SHARED_BYTES,
-    GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters, RowScaleParameters,
-    SampleParameters, ScheduleParameters,
+    GRIDPOINT_ATTENTION_D96_SHARED_BYTES, GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_ATTENTION_D256_SHARED_BYTES,
+    GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES,
+    GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_ROW_SCALE_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES,
+    GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters, RowScaleParameters, SampleParameters,
+    ScheduleParameters,
 };
 use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
@@ -57,7 +58,7 @@ impl ElementType {
 }
 
 impl Kernels {
-    /// Loads the kernels for elements of this type and heads of `head_dim` elements, 64 or 128.
+    /// Loads the kernels for elements of this type and heads of `head_dim` elements, one of those that a model may have.
     ///
     /// # Errors
     /// A kernel that the device's modules lack, or the driver's error.
@@ -75,7 +76,9 @@ impl Kernels {
         };
         let (attention, attention_bytes) = match head_dim {
             64 => (["attention_d64", "attention_d64_f16"], GRIDPOINT_ATTENTION_D64_SHARED_BYTES),
+            96 => (["attention_d96", "attention_d96_f16"], GRIDPOINT_ATTENTION_D96_SHARED_BYTES),
             128 => (["attention_d128", "attention_d128_f16"], GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
+            256 => (["attention_d256", "attention_d256_f16"], GRIDPOINT_ATTENTION_D256_SHARED_BYTES),
             other => {
                 let (module, kernel) = (AttentionParameters::MODULE.to_owned(), format!("attention_d{other}"));
                 return Err(RuntimeError::NoKernel { module, kernel });

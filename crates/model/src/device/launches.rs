@@ -211,7 +211,7 @@ impl Model {
                 scale: 1.0 / (self.config.head_dim as f32).sqrt(),
                 query_heads: self.config.num_attention_heads as u32,
                 kv_heads: self.config.num_key_value_heads as u32,
-                reserved: 0,
+                query_pitch: self.config.query_size() as u32,
             },
         );
     }

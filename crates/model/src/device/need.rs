@@ -4,8 +4,9 @@
 use gridpoint_plan::GridPoint;
 use gridpoint_runtime::Launches;
 use gridpoint_runtime::parameters::{
-    GRIDPOINT_ATTENTION_SPLIT_ROWS, GRIDPOINT_ATTENTION_THREADS, GRIDPOINT_ATTENTION_TILE_ROWS, GRIDPOINT_CHUNK_TOKENS,
-    GRIDPOINT_PAGE_TOKENS, GRIDPOINT_SAMPLE_THREADS, GRIDPOINT_SCHEDULE_THREADS,
+    GRIDPOINT_ATTENTION_D256_THREADS, GRIDPOINT_ATTENTION_SPLIT_ROWS, GRIDPOINT_ATTENTION_THREADS,
+    GRIDPOINT_ATTENTION_TILE_ROWS, GRIDPOINT_CHUNK_TOKENS, GRIDPOINT_PAGE_TOKENS, GRIDPOINT_SAMPLE_THREADS,
+    GRIDPOINT_SCHEDULE_THREADS,
 };
 
 use super::geometry::GemmTile;
@@ -18,10 +19,9 @@ const WORD: u64 = 4;
 const RESULT: u64 = 8;
 const WORK_ITEM: u64 = 32;
 const LIST_HEAD: u64 = 16;
-/// Elements of a vector access, and threads of a warp and of an attention block.
+/// Elements of a vector access, and threads of a warp.
 const VECTOR: u64 = 8;
 const WARP: u64 = 32;
-const ATTENTION_THREADS: u64 = GRIDPOINT_ATTENTION_THREADS as u64;
 /// Tokens of a page, query rows of an attention tile, and of a request whose keys are split into chunks.
 const PAGE: u64 = GRIDPOINT_PAGE_TOKENS as u64;
 const TILE_ROWS: u64 = GRIDPOINT_ATTENTION_TILE_ROWS as u64;
@@ -438,18 +438,29 @@ impl Sizes<'_> {
         }
     }
 
+    /// Threads of a block of attention.
+    fn attention_threads(&self) -> u64 {
+        u64::from(if self.head_dim == 256 { GRIDPOINT_ATTENTION_D256_THREADS } else { GRIDPOINT_ATTENTION_THREADS })
+    }
+
+    /// Threads of a block of attention that share sixteen query rows.
+    fn strip_threads(&self) -> u64 {
+        self.attention_threads() / (TILE_ROWS / ROWS)
+    }
+
     /// Bytes read and written of one key-value head of a request that is tiles of query rows.
     fn tiles(&self, items: &Items) -> [Need; 2] {
         let (head, token) = (self.head_dim * BF16, 2 * self.head_dim * BF16);
         let mut tiled = items.rows * head;
+        let (block, strip_threads) = (self.attention_threads(), self.strip_threads());
         for tile in 0..items.tiles {
             let limit = self.limit(items, (tile + 1) * TILE_ROWS);
             let pages = limit.div_ceil(PAGE);
             // Every thread reads the pages' numbers and twelve words of the item, of its request and of the block, of which a warp that stores
             // reads six again.
-            tiled += limit * token + ATTENTION_THREADS * (pages + 12) * WORD;
+            tiled += limit * token + block * (pages + 12) * WORD;
             let rows = (items.rows - tile * TILE_ROWS).min(TILE_ROWS);
-            tiled += rows.div_ceil(ROWS) * WARP * 6 * WORD;
+            tiled += rows.div_ceil(ROWS) * strip_threads * 6 * WORD;
         }
         let read = Need { least: items.rows * head + items.keys * token, tiled };
         [read, Need::exactly(items.rows * head)]
@@ -462,20 +473,21 @@ impl Sizes<'_> {
         let states = SPLIT_ROWS * 2 * 4;
         let partial = SPLIT_ROWS * self.head_dim * 4 + states;
         let counter = if parts > 0 { WORD } else { 0 };
+        let (block, strip_threads) = (self.attention_threads(), self.strip_threads());
         // The words of an item, as for a tile; with parts also its counter, for the warp that stores a partial three words, and for the block
         // that merges seven and two a part.
         let control = if parts > 0 {
-            parts * (ATTENTION_THREADS * 13 + WARP * 3) + ATTENTION_THREADS * (7 + 2 * parts)
+            parts * (block * 13 + strip_threads * 3) + block * (7 + 2 * parts)
         } else {
-            ATTENTION_THREADS * 12 + WARP * 6
+            block * 12 + strip_threads * 6
         };
         let read = Need {
             least: items.rows * head + items.keys * token + parts * partial + counter,
             // Queries for each chunk; partials once and their states by each warp; the counter goes up once a part.
             tiled: chunks * items.rows * head
                 + items.keys * token
-                + parts * (partial + 3 * states + WORD)
-                + (items.pages() * ATTENTION_THREADS + control) * WORD,
+                + parts * (partial + (block / WARP - 1) * states + WORD)
+                + (items.pages() * block + control) * WORD,
         };
         let output = items.rows * head + parts * partial + counter;
         [read, Need { least: output, tiled: output + parts * WORD }]
@@ -488,8 +500,8 @@ impl Sizes<'_> {
         for strip in 0..items.rows.div_ceil(ROWS) {
             let limit = self.limit(items, (strip + 1) * ROWS);
             need.least += limit.div_ceil(COLUMNS) * across + limit.div_ceil(DEPTH) * down;
-            // Whole pages.
-            need.tiled += limit.div_ceil(PAGE) * (PAGE / COLUMNS * across + PAGE / DEPTH * down);
+            // Whole groups of keys, as deep as a multiplication.
+            need.tiled += limit.div_ceil(DEPTH) * (DEPTH / COLUMNS * across + down);
         }
         need
     }

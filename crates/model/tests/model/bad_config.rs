@@ -63,10 +63,10 @@ fn heads() {
         "`num_key_value_heads` is `2`, it must be at least `num_attention_heads` (34) / 16, so that at most 16 query \
          heads share a key-value head",
     );
-    check(json!({"head_dim": 80}), "`head_dim` is `80`, which is not supported: supported is 64 and 128");
+    check(json!({"head_dim": 80}), "`head_dim` is `80`, which is not supported: supported is 64, 96, 128 and 256");
     check(
         json!({"head_dim": null}),
-        "`head_dim` is `hidden_size / num_attention_heads = 32`, which is not supported: supported is 64 and 128",
+        "`head_dim` is `hidden_size / num_attention_heads = 32`, which is not supported: supported is 64, 96, 128 and 256",
     );
     check(
         json!({"head_dim": null, "num_attention_heads": 6}),

@@ -122,11 +122,13 @@ fn tensors_that_do_not_fit_the_configuration() {
     let with_head = |change: &dyn Fn(&mut Value)| edited(|header| change(&mut header["lm_head.weight"]));
     assert_eq!(
         single(&with_head(&|head| head["dtype"] = json!("F16"))),
-        "`model.safetensors`: `dtype of lm_head.weight` is `F16`, which is not supported: supported is BF16"
+        "`model.safetensors`: `dtype of lm_head.weight` is `F16`, which is not supported: supported is BF16, the type of \
+         model.embed_tokens.weight"
     );
     assert_eq!(
         single(&with_head(&|head| (head["dtype"], head["shape"]) = (json!("F32"), json!([512, 64])))),
-        "`model.safetensors`: `dtype of lm_head.weight` is `F32`, which is not supported: supported is BF16"
+        "`model.safetensors`: `dtype of lm_head.weight` is `F32`, which is not supported: supported is BF16, the type of \
+         model.embed_tokens.weight"
     );
     assert_eq!(
         single(&with_head(&|head| head["shape"] = json!([128, 512]))),
