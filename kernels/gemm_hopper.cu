@@ -48,7 +48,7 @@
 //
 // What bounds it, by arithmetic: wgmma m64nNk16 takes N / 2 clocks and reads (64 + N) * 32 bytes of shared memory, which has 128 bytes a
 // clock; loads write (128 + N) * 128 bytes a stage of 4 N clocks. Together a clock: N = 256: 80 + 48 = 128 bytes, just the limit; 192: 85 + 53,
-// 93 % of the tensor cores' rate; 128: 96 + 64, 80 %; 64: 128 + 96, 57 %. 256 rows x 128 columns would read 96 + 48, 89 %, and is not made.
+// 92 % of the tensor cores' rate; 128: 96 + 64, 80 %; 64: 128 + 96, 57 %. 256 rows x 128 columns would read 96 + 48, 89 %, and is not made.
 #include "epilogue.cuh"
 
 namespace gridpoint {
@@ -609,7 +609,8 @@ GRIDPOINT_DEVICE void consume(const TensorGemmParameters& parameters, uint32_t s
 
 template <uint32_t Columns, class Epilogue>
 GRIDPOINT_DEVICE void multiply(const TensorGemmParameters& parameters) {
-  // At once, as every kernel: this grid is resident whole, so what begins early takes nobody's place, and waits by itself.
+  // At once, as every kernel: the next one's blocks begin when all of this grid's are resident or gone, and wait by themselves. Each of
+  // these takes a multiprocessor whole, so what is gained is the next launch, and its first weights where blocks run out of tiles.
   grid_launch_dependents();
 #ifdef GRIDPOINT_WARPGROUPS
   using Kernel = Layout<Columns, Epilogue>;
