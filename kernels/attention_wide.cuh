@@ -96,7 +96,8 @@ GRIDPOINT_DEVICE void stage_scores(uint32_t query, uint32_t key, uint32_t exchan
   if (live) {
     const uint32_t query_place = swizzled<kRowBytes>(warp_index() / 2 * kWarpRows + lane % 16, lane / 16);
     const uint32_t key_place = swizzled<kRowBytes>(side * kGroup + lane / 16 * 8 + lane % 8, lane / 8 % 2);
-    GRIDPOINT_UNROLL
+    // Half at a time: the places of all sixteen steps, held over the walk of pages, would spill on sm_80 and sm_120.
+    GRIDPOINT_UNROLL_8
     for (uint32_t k = 0; k < kHeadDim / 16; ++k) {
       uint32_t a[1][4];
       load_matrix_x4(a[0], query + swizzled_further<kRowBytes>(query_place, k * 2));
@@ -125,7 +126,7 @@ GRIDPOINT_DEVICE void stage_values(RowState<kColumns>& chunk, const float (&weig
     if (part * (kStageTokens / 16) + k >= groups) break;
     uint32_t a[1][4];
     pack_weights<Element>(a[0], weights, part * (kStageTokens / 16) + k);
-    // Two column tiles at a time: all fragments at once would spill on sm_120.
+    // Two column tiles at a time: all fragments at once would spill.
     GRIDPOINT_UNROLL
     for (uint32_t pair = 0; pair < kColumns / 2; ++pair) {
       uint32_t fragment[4];
