@@ -32,9 +32,9 @@
 // thread waits, also in blocks without a tile; the bias is read by the epilogue, behind the wait.
 //
 //   tile     threads  warp tile  stages  shared bytes  registers sm_80, sm_90a  blocks/SM with 228, 164, 100 KB
-//   16x64        128      16x16       8         81920              64,  70                                2, 2, 1
-//   64x64        128      32x32       4         65536             105, 109                                3, 2, 1
-//   128x128      128      64x64       3         98304             228, 226                                2, 1, 1
+//   16x64        128      16x16       8         81920              80,  80                                2, 2, 1
+//   64x64        128      32x32       4         65536             148, 150                                3, 2, 1
+//   128x128      128      64x64       3         98304             244, 246                                2, 1, 1
 //
 // Registers are the most that ptxas 13.0 gives any epilogue of the tile, without spills; they allow the blocks that
 // shared memory allows.
