@@ -68,7 +68,7 @@ const EXPECTED: [Expected; 11] = [
             "kernel `rms_norm` block (0, 0, 0) thread (",
             "overlap: read of 16 bytes at global address",
             "without griddepcontrol.wait after the write of block",
-            "of kernel `embedding_gather`, a launch before it",
+            "of kernel `gemm_64x64_residual`, a launch before it",
         ],
         line: "held[i] = load16(input",
     },
