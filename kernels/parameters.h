@@ -57,7 +57,7 @@ typedef struct NormParameters {
 } NormParameters;
 
 // Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
-// that it reads anyway (skinny.cu alone).
+// that it reads anyway (reserved: no kernel does yet).
 #define GRIDPOINT_SCALE_NONE 0u
 #define GRIDPOINT_SCALE_GIVEN 1u
 #define GRIDPOINT_SCALE_COMPUTED 2u
@@ -66,7 +66,7 @@ typedef struct NormParameters {
 // the groups are added in order, so that every kernel that computes it gets the same bits.
 #define GRIDPOINT_SQUARES_COLUMNS 512u
 
-// gemm.cu, skinny.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
+// gemm.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
 // values, whatever the rows: each is accumulated in float32 from zero over ascending steps of 16, and segments are added in order.
 // Elements are bf16 or, in kernels whose name ends in _f16, float16.
 typedef struct GemmParameters {
@@ -80,8 +80,8 @@ typedef struct GemmParameters {
   uint16_t* key_cache;          // rotary: [pages, Hkv, 64, d] of this layer
   uint16_t* value_cache;        // rotary: the same
   const float* rotary;          // rotary: float [positions, d / 2, 2]: (cos, sin)
-  float* partials;              // skinny.cu, where blocks share a tile: float [segments of all tiles], see there
-  uint32_t* counters;           // skinny.cu: arrivals of each tile, zero before and after a launch
+  float* partials;              // reserved for products whose blocks share a tile; null today
+  uint32_t* counters;           // reserved likewise; null today
   uint32_t n;
   uint32_t k;        // multiple of 8
   uint32_t segment;  // multiple of 64, of 512 with a scale that is computed; at least K for one segment

@@ -52,13 +52,13 @@ pub const GRIDPOINT_ATTENTION_D256_THREADS: u32 = 256;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_D256_SHARED_BYTES: u32 = 98320;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
-/// that it reads anyway (skinny.cu alone).
+/// that it reads anyway (reserved: no kernel does yet).
 pub const GRIDPOINT_SCALE_NONE: u32 = 0;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
-/// that it reads anyway (skinny.cu alone).
+/// that it reads anyway (reserved: no kernel does yet).
 pub const GRIDPOINT_SCALE_GIVEN: u32 = 1;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
-/// that it reads anyway (skinny.cu alone).
+/// that it reads anyway (reserved: no kernel does yet).
 pub const GRIDPOINT_SCALE_COMPUTED: u32 = 2;
 /// Columns of a group of squares: the sum of squares of a row is accumulated from zero in each group, in ascending steps of 16 columns, and
 /// the groups are added in order, so that every kernel that computes it gets the same bits.
@@ -340,7 +340,7 @@ const _: () = {
         "Offset of field: NormParameters::reserved",
     ][::core::mem::offset_of!(NormParameters, reserved) - 44usize];
 };
-/** gemm.cu, skinny.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
+/** gemm.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
  values, whatever the rows: each is accumulated in float32 from zero over ascending steps of 16, and segments are added in order.
  Elements are bf16 or, in kernels whose name ends in _f16, float16.*/
 #[repr(C)]
@@ -365,9 +365,9 @@ pub struct GemmParameters {
     pub value_cache: *mut u16,
     /// rotary: float [positions, d / 2, 2]: (cos, sin)
     pub rotary: *const f32,
-    /// skinny.cu, where blocks share a tile: float [segments of all tiles], see there
+    /// reserved for products whose blocks share a tile; null today
     pub partials: *mut f32,
-    /// skinny.cu: arrivals of each tile, zero before and after a launch
+    /// reserved likewise; null today
     pub counters: *mut u32,
     pub n: u32,
     /// multiple of 8
