@@ -19,9 +19,8 @@ pub(crate) struct Plant {
 
 /// Only the smallest tile with the plain epilogue, so that the copies compile quickly.
 const ONE_GEMM: (&str, &str) = (
-    "  GEMM_ELEMENTS(X, 16x64, Tile16x64, 2)     \\\n  GEMM_ELEMENTS(X, 64x64, Tile64x64, 3)     \\\n  GEMM_ELEMENTS(X, \
-     128x128, Tile128x128, 2)\n",
-    "  GEMM_INSTANCE(X, gemm_16x64_plain, 2, Tile16x64, Bf16, kPlain)\n",
+    "  GEMM_ELEMENTS(X, 64x64, Tile64x64, 3)     \\\n  GEMM_ELEMENTS(X, 128x128, Tile128x128, 2)\n",
+    "  GEMM_INSTANCE(X, gemm_64x64_plain, 3, Tile64x64, Bf16, kPlain)\n",
 );
 
 /// Attention on bf16 alone.

@@ -1,4 +1,4 @@
-// What every matrix product does with its sums: shared by gemm.cu and gemm_hopper.cu, so that all give the same bits.
+// What every matrix product does with its sums: shared by gemm.cu, skinny.cu and gemm_hopper.cu, so that all give the same bits.
 //
 // From the accumulator x of row r and column c, in float32, rounded once:
 //   x *= scale(r)              where the input's normalisation was folded into the product: scale(r) = 1 / rms of input row r, and the

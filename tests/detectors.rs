@@ -51,13 +51,13 @@ const EXPECTED: [Expected; 11] = [
     Expected {
         plant: "gemm_ring_without_barrier",
         case: "gemm/plain_matches_float64",
-        report: &["kernel `gemm_16x64_plain`", "at shared address"],
+        report: &["kernel `gemm_64x64_plain`", "at shared address"],
         line: "load_matrix_x4(fragments.activations[m]",
     },
     Expected {
         plant: "gemm_waits_for_too_few_groups",
         case: "gemm/plain_matches_float64",
-        report: &["kernel `gemm_16x64_plain`", "read of 16 bytes at shared address", "before the asynchronous copy"],
+        report: &["kernel `gemm_64x64_plain`", "read of 16 bytes at shared address", "before the asynchronous copy"],
         line: "load_matrix_x4(fragments.activations[m]",
     },
     // Whole steps whose launches overlap. The kernel that trips is the one that reads too early,

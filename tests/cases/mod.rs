@@ -13,6 +13,7 @@ mod rotary;
 mod row_scale;
 mod sample;
 mod schedule;
+mod skinny;
 mod warpgroups;
 
 use crate::support::Case;
@@ -21,7 +22,7 @@ use crate::support::Case;
 pub(crate) type Suite = fn() -> Vec<Case>;
 
 /// One suite for each file of `kernels/*.cu`, and for what products share; those of fill.cu and bandwidth.cu are one.
-const KERNELS: [Suite; 10] = [
+const KERNELS: [Suite; 11] = [
     attention::cases,
     embedding::cases,
     fill::cases,
@@ -32,6 +33,7 @@ const KERNELS: [Suite; 10] = [
     row_scale::cases,
     sample::cases,
     schedule::cases,
+    skinny::cases,
 ];
 
 /// Suites of tests/instructions.

@@ -121,18 +121,19 @@ impl Rig {
         let store =
             WeightStore::reserve(&mut layout, config, weights.plan(), sequence_length).expect("sizes are small");
         let uploaded = Model::upload(device, config, &weights, &layout, &store).expect("the weights fit");
+        let kernels = Kernels::load(device, weights.element(), config.head_dim).expect("the kernels are there");
+        let order = order.unwrap_or_else(|| LaunchOrder::best(device)).on(device).expect("the device has the order");
+        let kernels = kernels.in_order(order);
         let mut layout = ArenaLayout::new();
-        let workspace = Workspace::reserve(&mut layout, config, capacity).expect("sizes are small");
+        let workspace = Workspace::reserve(&mut layout, config, &kernels, capacity).expect("sizes are small");
         let point = GridPoint { tokens: capacity.tokens, prefills: capacity.requests, decodes: 0 };
         let words =
             StepLayout::new(point, capacity.logit_rows, capacity.pages_per_sequence()).expect("a block").bytes() / 8;
         let block = layout.reserve("step block", u64::from(words)).expect("sizes are small");
         let cache = KvCache::reserve(&mut layout, config, pages).expect("sizes are small");
         let arena = Arc::new(Arena::new(device, "the rig", &layout).expect("the memory is there"));
-        let kernels = Kernels::load(device, weights.element(), config.head_dim).expect("the kernels are there");
-        let order = order.unwrap_or_else(|| LaunchOrder::best(device)).on(device).expect("the device has the order");
-        let kernels = kernels.in_order(order);
-        let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache));
+        let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache))
+            .expect("the device works");
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
         let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());

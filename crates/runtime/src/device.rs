@@ -194,15 +194,22 @@ impl Device {
         Ok(MemoryInfo { free: free as u64, total: total as u64 })
     }
 
-    /// The kernel `name` of the module that takes parameters `P`. It is loaded now and may use `shared_bytes` of dynamic shared memory,
+    /// The kernel `name` of the modules that take parameters `P`. It is loaded now and may use `shared_bytes` of dynamic shared memory,
     /// so that nothing is left to do inside a capture.
     ///
     /// # Errors
     /// [`RuntimeError::NoKernel`], [`RuntimeError::ParameterSize`], or the driver's error.
     pub fn kernel<P: Parameters>(&self, name: &'static str, shared_bytes: u32) -> Result<Kernel<P>, RuntimeError> {
-        let missing = || RuntimeError::NoKernel { module: P::MODULE.to_owned(), kernel: name.to_owned() };
-        let module = self.modules.get(P::MODULE).ok_or_else(missing)?;
-        let function = module.get_function(name).map_err(|error| match error {
+        let missing = || RuntimeError::NoKernel { module: P::MODULES.join("` or `"), kernel: name.to_owned() };
+        let modules = P::MODULES.iter().filter_map(|&module| self.modules.get(module));
+        let mut function = Err(cust::error::CudaError::NotFound);
+        for module in modules {
+            function = module.get_function(name);
+            if !matches!(function, Err(cust::error::CudaError::NotFound)) {
+                break;
+            }
+        }
+        let function = function.map_err(|error| match error {
             cust::error::CudaError::NotFound => missing(),
             other => from_cust("cuModuleGetFunction")(other),
         })?;

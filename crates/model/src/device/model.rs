@@ -41,6 +41,8 @@ pub(crate) struct Addresses {
     pub(crate) counters: *mut u32,
     pub(crate) partial_output: *mut f32,
     pub(crate) partial_state: *mut f32,
+    pub(crate) product_partials: *mut f32,
+    pub(crate) product_counters: *mut u32,
     pub(crate) rotary: *const f32,
 }
 
@@ -84,14 +86,18 @@ impl Model {
     }
 
     /// A model of uploaded weights whose steps use `workspace` and `cache` in the arena `run`.
-    #[must_use]
+    ///
+    /// # Errors
+    /// The driver's error.
     pub fn new(
         config: ModelConfig,
         kernels: Kernels,
         (weights, store): (Arc<Arena>, WeightStore),
         (run, workspace, cache): (Arc<Arena>, Workspace, KvCache),
-    ) -> Self {
-        Self { config, kernels, workspace, store, cache, weights, run }
+    ) -> Result<Self> {
+        // A launch that uses them leaves them at zero.
+        run.fill(workspace.product_counters, 0)?;
+        Ok(Self { config, kernels, workspace, store, cache, weights, run })
     }
 
     /// The configuration.
@@ -153,6 +159,7 @@ impl Model {
         self.run.fill(counters, POISON)?;
         self.run.fill(partial_output, POISON)?;
         self.run.fill(partial_state, POISON)?;
+        self.run.fill(self.workspace.product_partials, POISON)?;
         Ok(())
     }
 
@@ -178,6 +185,8 @@ impl Model {
             counters: run.pointer(workspace.counters),
             partial_output: run.pointer(workspace.partial_output),
             partial_state: run.pointer(workspace.partial_state),
+            product_partials: run.pointer(workspace.product_partials),
+            product_counters: run.pointer(workspace.product_counters),
             rotary: self.weights.pointer(self.store.rotary),
         }
     }

@@ -10,6 +10,8 @@ use gridpoint_runtime::parameters::{
 };
 use gridpoint_runtime::{RuntimeError, Swizzle, TensorElement, TensorMap};
 
+use super::ProductShape;
+
 /// Rows of every tile.
 const ROWS: u32 = 128;
 /// Values of k in a stage.
@@ -62,19 +64,6 @@ impl TileCluster {
         let (rows, columns) = self.shape();
         rows * columns
     }
-}
-
-/// A product's sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ProductShape {
-    /// Capacity of rows.
-    pub rows: u32,
-    /// Columns of the product.
-    pub n: u32,
-    /// Values of each sum.
-    pub k: u32,
-    /// Segments that k is cut into.
-    pub segments: u32,
 }
 
 /// What happens to a product's sums, as far as tensor maps are concerned.
