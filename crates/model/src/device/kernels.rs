@@ -10,7 +10,7 @@ use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
 use super::geometry::Resident;
 use super::order::LaunchOrder;
-use super::products::{ProductKernel, ProductKernels, ProductShape, Segments};
+use super::products::{Epilogue, ProductKernel, ProductKernels, ProductShape, Segments};
 use crate::weight_plan::ElementType;
 
 /// The kernels for one model's head dimension, with how many blocks of each the device holds at once.
@@ -83,7 +83,7 @@ impl Kernels {
     }
 
     /// The kernel that a product of this shape takes.
-    pub(crate) fn product_kernel(&self, shape: ProductShape) -> ProductKernel {
-        ProductKernel::choose(shape, self.multiprocessors)
+    pub(crate) fn product_kernel(&self, shape: ProductShape, epilogue: Epilogue) -> ProductKernel {
+        ProductKernel::choose(shape, epilogue, self.multiprocessors, self.products.has_warpgroups())
     }
 }
