@@ -18,8 +18,8 @@ const SEED: &str = "GRIDPOINT_SIM_SEED";
 /// The seeds under which overlapping launches are compared with serial ones.
 const SEEDS: [u64; 3] = [1, 2, 3];
 /// Cases that also run under detectors, which take five times as long: each kernel of a step, both head dimensions, groups, bias and decodes
-/// of several chunks, a cancelled request, a graph that is replayed with other rows.
-const WATCHED: [&str; 11] = [
+/// of several chunks, float16, a cancelled request, a graph that is replayed with other rows.
+const WATCHED: [&str; 12] = [
     suites::chain::CHAINED_EQUALS_SERIAL,
     "models/llama_gqa",
     "models/llama3_rope_scaling",
@@ -31,6 +31,7 @@ const WATCHED: [&str; 11] = [
     "shapes/group_of_5",
     "shapes/attention_bias",
     "shapes/linear_rope",
+    suites::shapes::FLOAT16_WITH_BIAS,
 ];
 
 fn main() -> ExitCode {
