@@ -1,5 +1,5 @@
 //! Whole steps on the simulated device. Some run once more under all detectors, in a process of their own; `GRIDPOINT_SIM_DETECTORS=1`
-//! does that with any of them. One runs under several seeds, under which launches overlap as it comes; `GRIDPOINT_SIM_SEED=N` does that.
+//! does that with any of them. Some run under several seeds, under which launches overlap as it comes; `GRIDPOINT_SIM_SEED=N` does that.
 
 #![expect(clippy::print_stderr, reason = "a wrong seed is for whoever started this")]
 
@@ -34,6 +34,15 @@ const WATCHED: [&str; 12] = [
     suites::shapes::FLOAT16_WITH_BIAS,
 ];
 
+/// The seeds of a case: of those whose launches overlap.
+fn seeds(case: &str) -> &'static [u64] {
+    match case {
+        suites::chain::CHAINED_EQUALS_SERIAL => &SEEDS,
+        suites::chain::BACK_TO_BACK_EQUALS_SERIAL | suites::chain::AGAIN_AND_AGAIN => &SEEDS[..1],
+        _ => &[],
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let watched = support::is_set(DETECTORS);
@@ -56,10 +65,7 @@ fn main() -> ExitCode {
             if WATCHED.contains(&case.name) {
                 check_again(case.name, DETECTORS, "1")?;
             }
-            if case.name == suites::chain::CHAINED_EQUALS_SERIAL {
-                SEEDS.iter().try_for_each(|seed| check_again(case.name, SEED, &seed.to_string()))?;
-            }
-            Ok(())
+            seeds(case.name).iter().try_for_each(|seed| check_again(case.name, SEED, &seed.to_string()))
         })
     };
     libtest_mimic::run(&arguments, suites::all().into_iter().map(trial).collect()).exit_code()

@@ -48,7 +48,7 @@ fn generate_answers_in_float16() {
 #[test]
 fn perplexity_of_float16_is_that_of_float32() {
     let model = in_float16(SHAKESPEARE, "torch_dtype");
-    let text = std::fs::read_to_string("assets/shakespeare-3m/eval.txt").expect("the text").split_at(1500).0.to_owned();
+    let text = std::fs::read_to_string("assets/shakespeare-3m/eval.txt").expect("the text").split_at(700).0.to_owned();
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("written");
     let path = file.path().to_str().expect("UTF-8");
@@ -59,7 +59,7 @@ fn perplexity_of_float16_is_that_of_float32() {
         ran.json()["mean_nll"].as_f64().expect("a number")
     };
     let (found, expected) = (mean(model.path()), mean(SHAKESPEARE));
-    assert!(found != expected && (found - expected).abs() < 0.01, "{found} in float16, {expected} in bfloat16");
+    assert!(found != expected && (found - expected).abs() < 0.02, "{found} in float16, {expected} in bfloat16");
 }
 
 #[test]
