@@ -6,7 +6,7 @@ mod models;
 mod reference;
 mod replay;
 mod rig;
-mod shapes;
+pub(crate) mod shapes;
 
 use crate::support::Case;
 
