@@ -65,7 +65,8 @@ fn main() -> ExitCode {
             if WATCHED.contains(&case.name) {
                 check_again(case.name, DETECTORS, "1")?;
             }
-            seeds(case.name).iter().try_for_each(|seed| check_again(case.name, SEED, &seed.to_string()))
+            seeds(case.name).iter().try_for_each(|seed| check_again(case.name, SEED, &seed.to_string()))?;
+            Ok(())
         })
     };
     libtest_mimic::run(&arguments, suites::all().into_iter().map(trial).collect()).exit_code()
