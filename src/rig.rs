@@ -232,7 +232,7 @@ impl Rig {
         let arena = Arc::new(Arena::new(device, "the step's memory", &layout)?);
         let kernels = Kernels::load(device, source.element(), config.head_dim)?;
         let ring = StepRing::new(&arena, block, rows)?;
-        let model = Model::new(config.clone(), kernels, (placed, store), (arena, workspace, cache));
+        let model = Model::new(config.clone(), kernels, (placed, store), (arena, workspace, cache))?;
         Ok(Self { model, ring, columns, rows, pages })
     }
 

@@ -132,7 +132,8 @@ impl Rig {
         let kernels = Kernels::load(device, weights.element(), config.head_dim).expect("the kernels are there");
         let order = order.unwrap_or_else(|| LaunchOrder::best(device)).on(device).expect("the device has the order");
         let kernels = kernels.in_order(order);
-        let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache));
+        let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache))
+            .expect("the cache has tensor maps");
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
         let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());

@@ -155,7 +155,7 @@ pub(crate) fn place(
         kv_pages: pages,
         kv_page: KvCache::page_bytes(config),
     };
-    let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&run), workspace, cache));
+    let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&run), workspace, cache))?;
     Ok(Placed { model, run, block, report })
 }
 

@@ -52,6 +52,10 @@ pub struct DeviceProperties {
 /// The least compute capability that has what every kernel uses: cp.async, and mma.sync on bf16 (PTX ISA, "Target ISA Notes").
 pub const LEAST_COMPUTE_CAPABILITY: (i32, i32) = (8, 0);
 
+/// The compute capability of warpgroups, and the only machine code that has them (PTX ISA, `wgmma.mma_async`: "requires sm_90a").
+const WARPGROUPS: (i32, i32) = (9, 0);
+const WARPGROUP_CODE: &str = "sm_90a";
+
 impl DeviceProperties {
     /// Checks that the kernels can run on the device at all.
     ///
@@ -80,6 +84,7 @@ pub struct MemoryInfo {
 pub struct Device {
     modules: BTreeMap<String, Module>,
     properties: DeviceProperties,
+    warpgroups: bool,
     // Declared last: modules are unloaded before the context is released.
     context: Context,
 }
@@ -169,7 +174,10 @@ impl Device {
                 .map_err(|error| refused(&image.module, images, &properties, error))?;
             modules.insert(image.module.clone(), module);
         }
-        Ok(Arc::new(Self { modules, properties, context }))
+        // Machine code for 9.0 alone, or what the simulated device takes in its place.
+        let built = images.toolkit.is_none() || images.architectures.split(", ").any(|one| one == WARPGROUP_CODE);
+        let warpgroups = built && properties.compute_capability == WARPGROUPS;
+        Ok(Arc::new(Self { modules, properties, warpgroups, context }))
     }
 
     /// Makes the context current on the calling thread: needed once on every thread that uses the device.
@@ -183,6 +191,12 @@ impl Device {
     /// What the device says of itself.
     pub fn properties(&self) -> &DeviceProperties {
         &self.properties
+    }
+
+    /// Whether kernels made of warpgroups (`wgmma`, `setmaxnreg`) run: the device has compute capability 9.0 and the modules hold machine code
+    /// of its own instructions. Elsewhere those kernels are empty.
+    pub fn has_warpgroups(&self) -> bool {
+        self.warpgroups
     }
 
     /// Free and total device memory now.

@@ -1,15 +1,14 @@
 //! Every kernel that a step launches, loaded before the first capture.
 
 use gridpoint_runtime::parameters::{
-    AttentionParameters, EmbeddingParameters, GRIDPOINT_ATTENTION_D64_SHARED_BYTES,
-    GRIDPOINT_ATTENTION_D96_SHARED_BYTES, GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_ATTENTION_D256_SHARED_BYTES,
-    GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES,
+    EmbeddingParameters, GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES,
     GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_ROW_SCALE_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES,
     GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters, RowScaleParameters, SampleParameters,
     ScheduleParameters,
 };
 use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
+use super::attention::Attention;
 use super::geometry::{GemmTile, Resident};
 use super::order::LaunchOrder;
 use crate::weight_plan::ElementType;
@@ -42,14 +41,14 @@ pub struct Kernels {
     pub(crate) embedding: Resident<EmbeddingParameters>,
     pub(crate) norm: Resident<NormParameters>,
     pub(crate) row_scale: Resident<RowScaleParameters>,
-    pub(crate) attention: Resident<AttentionParameters>,
+    pub(crate) attention: Attention,
     pub(crate) sample: Resident<SampleParameters>,
     gemm: [Gemm; 3],
 }
 
 impl ElementType {
     /// The kernel for this type, of those for bfloat16 and float16.
-    fn pick(self, [bfloat16, float16]: [&'static str; 2]) -> &'static str {
+    pub(super) fn pick(self, [bfloat16, float16]: [&'static str; 2]) -> &'static str {
         match self {
             Self::BFloat16 => bfloat16,
             Self::Float16 => float16,
@@ -74,16 +73,6 @@ impl Kernels {
             let [logits, residual, swiglu, rotary] = names.map(|names| load(device, element.pick(names), shared_bytes));
             Ok(Gemm { kernels: [logits?, residual?, swiglu?, rotary?] })
         };
-        let (attention, attention_bytes) = match head_dim {
-            64 => (["attention_d64", "attention_d64_f16"], GRIDPOINT_ATTENTION_D64_SHARED_BYTES),
-            96 => (["attention_d96", "attention_d96_f16"], GRIDPOINT_ATTENTION_D96_SHARED_BYTES),
-            128 => (["attention_d128", "attention_d128_f16"], GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
-            256 => (["attention_d256", "attention_d256_f16"], GRIDPOINT_ATTENTION_D256_SHARED_BYTES),
-            other => {
-                let (module, kernel) = (AttentionParameters::MODULE.to_owned(), format!("attention_d{other}"));
-                return Err(RuntimeError::NoKernel { module, kernel });
-            }
-        };
         Ok(Self {
             order: LaunchOrder::best(device),
             multiprocessors: device.properties().multiprocessors,
@@ -91,7 +80,7 @@ impl Kernels {
             embedding: load(device, "embedding_gather", 0)?,
             norm: load(device, element.pick(["rms_norm", "rms_norm_f16"]), GRIDPOINT_NORM_SHARED_BYTES)?,
             row_scale: load(device, element.pick(["row_scale", "row_scale_f16"]), GRIDPOINT_ROW_SCALE_SHARED_BYTES)?,
-            attention: load(device, element.pick(attention), attention_bytes)?,
+            attention: Attention::load(device, element, head_dim)?,
             sample: load(device, "sample_logits", GRIDPOINT_SAMPLE_SHARED_BYTES)?,
             gemm: [
                 gemm(
