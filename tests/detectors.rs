@@ -52,7 +52,11 @@ const EXPECTED: [Expected; 14] = [
     Expected {
         plant: "attention_hopper_gathers_without_fence",
         case: "attention_hopper/tiles_keep_bits",
-        report: &["kernel `attention_hopper_d64` block (", "at shared address"],
+        report: &[
+            "kernel `attention_hopper_d64` block (",
+            "wgmma's read of shared address",
+            "wrote without a fence.proxy.async after it",
+        ],
         line: "wgmma<kPage",
     },
     Expected {

@@ -7,8 +7,8 @@ use gridpoint_driver::{CUfunction, CUfunction_attribute};
 
 use crate::instructions::{GroupGemmParameters, InstructionParameters};
 use crate::parameters::{
-    AttentionParameters, AttentionTensorParameters, BandwidthParameters, EmbeddingParameters, FillParameters, GemmParameters, NormParameters,
-    RowScaleParameters, SampleParameters, ScheduleParameters, TensorGemmParameters,
+    AttentionParameters, AttentionTensorParameters, BandwidthParameters, EmbeddingParameters, FillParameters,
+    GemmParameters, NormParameters, RowScaleParameters, SampleParameters, ScheduleParameters, TensorGemmParameters,
 };
 use crate::{Launch, RuntimeError};
 

@@ -1,10 +1,10 @@
 //! Every kernel that a step launches, loaded before the first capture.
 
 use gridpoint_runtime::parameters::{
-    EmbeddingParameters, GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES,
-    GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_ROW_SCALE_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES,
-    GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters, RowScaleParameters, SampleParameters,
-    ScheduleParameters,
+    EmbeddingParameters, GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES,
+    GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_ROW_SCALE_SHARED_BYTES,
+    GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters, RowScaleParameters,
+    SampleParameters, ScheduleParameters,
 };
 use gridpoint_runtime::{Device, Parameters, RuntimeError};
 

@@ -213,7 +213,8 @@ impl Model {
         match &self.kernels.attention {
             Attention::Copies(resident) => list.push(&resident.kernel, resident.all_blocks(), &attention),
             Attention::Tensors { kernel: resident, .. } => {
-                let parameters = AttentionTensorParameters { maps: self.cache_maps[layer], attention, reserved: [0; 10] };
+                let parameters =
+                    AttentionTensorParameters { maps: self.cache_maps[layer], attention, reserved: [0; 10] };
                 list.push(&resident.kernel, resident.all_blocks(), &parameters);
             }
         }
