@@ -1,5 +1,5 @@
 // Matrix multiplication with fused epilogues (epilogue.cuh): output = epilogue(activations x weights^T), bf16 or float16 in, float32 accumulation.
-// The path for GPUs before Hopper, and for shapes that no other product takes.
+// For more rows than skinny.cu takes: the path for GPUs before Hopper, and for shapes that gemm_hopper.cu does not take.
 //
 // Shapes: activations [rows, K], weights [N, K], bias [N], residual and output [rows, N] (swiglu: [rows, N / 2]). N is any (rotary: whole
 // heads), K a multiple of 8; activations, weights and caches are 16-byte aligned; output, residual and bias need their element's alignment only.
@@ -32,15 +32,12 @@
 // thread waits, also in blocks without a tile; the bias is read by the epilogue, behind the wait.
 //
 //   tile     threads  warp tile  stages  shared bytes  registers sm_80, sm_90a  blocks/SM with 228, 164, 100 KB
-//   16x64        128      16x16       8         81920              80,  80                                2, 2, 1
 //   64x64        128      32x32       4         65536             148, 150                                3, 2, 1
 //   128x128      128      64x64       3         98304             244, 246                                2, 1, 1
 //
 // Registers are the most that ptxas 13.0 gives any epilogue of the tile, without spills; they allow the blocks that
 // shared memory allows.
 //
-// 16x64 is bound by bandwidth: 7 stages x 8 KB of weights x 2 blocks = 112 KB in flight on a Hopper SM, 56 KB where N / 64 leaves one
-// block an SM. 4.8 TB/s x 1 us / 132 SMs = 36 KB are needed.
 // 128x128 is bound by the tensor pipe and by shared memory: a 64x64 warp tile reads 4 KB of fragments for 65536 multiply-adds, 16 a
 // byte, where 64x32 with eight warps has 10.7; at 128 bytes a clock 64x32 would cap an SM near 1365 multiply-adds a clock before
 // cp.async takes its share (256 clocks a stage). Two blocks an SM hide each other's barriers and epilogues.
@@ -91,10 +88,8 @@ struct Tile {
   static_assert(kThreads == GRIDPOINT_GEMM_THREADS, "the launch has exactly the tile's warps");
 };
 
-using Tile16x64 = Tile<16, 64, 16, 16, 8>;
 using Tile64x64 = Tile<64, 64, 32, 32, 4>;
 using Tile128x128 = Tile<128, 128, 64, 64, 3>;
-static_assert(Tile16x64::kSharedBytes == GRIDPOINT_GEMM_16X64_SHARED_BYTES, "the launch reserves exactly the ring");
 static_assert(Tile64x64::kSharedBytes == GRIDPOINT_GEMM_64X64_SHARED_BYTES, "the launch reserves exactly the ring");
 static_assert(Tile128x128::kSharedBytes == GRIDPOINT_GEMM_128X128_SHARED_BYTES, "the launch reserves exactly the ring");
 
@@ -415,7 +410,6 @@ GRIDPOINT_DEVICE void multiply(const GemmParameters& parameters) {
 #define GEMM_INSTANCE(X, name, blocks, Tile, Element, Kind) \
   X(name, GemmParameters, GRIDPOINT_GEMM_THREADS, blocks, gridpoint::multiply<gridpoint::Tile, gridpoint::Epilogue<gridpoint::Element, gridpoint::EpilogueKind::Kind>>)
 #define GEMM_EPILOGUES(X, tile, Tile, blocks, Element, suffix)                          \
-  GEMM_INSTANCE(X, gemm_##tile##_plain##suffix, blocks, Tile, Element, kPlain)          \
   GEMM_INSTANCE(X, gemm_##tile##_logits##suffix, blocks, Tile, Element, kLogits)        \
   GEMM_INSTANCE(X, gemm_##tile##_residual##suffix, blocks, Tile, Element, kResidual)    \
   GEMM_INSTANCE(X, gemm_##tile##_swiglu##suffix, blocks, Tile, Element, kSwiGlu)        \
@@ -425,7 +419,6 @@ GRIDPOINT_DEVICE void multiply(const GemmParameters& parameters) {
   GEMM_EPILOGUES(X, tile, Tile, blocks, F16, _f16)
 
 #define GEMM_KERNELS(X)                     \
-  GEMM_ELEMENTS(X, 16x64, Tile16x64, 2)     \
   GEMM_ELEMENTS(X, 64x64, Tile64x64, 3)     \
   GEMM_ELEMENTS(X, 128x128, Tile128x128, 2)
 

@@ -1,5 +1,5 @@
 // RMSNorm (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019) of the rows that the language-model head reads; those in front
-// of other products are folded into them (row_scale.cu).
+// of other products are folded into them (row_scale.cu, skinny.cu).
 //
 //   output[r, :] = x * weight / sqrt(mean(x^2) + epsilon), x = input[row(r), :]
 //

@@ -14,8 +14,10 @@
 // Tokens of one key-value chunk: attention accumulates each chunk from zero and merges chunks in order, at fixed positions.
 #define GRIDPOINT_CHUNK_TOKENS 512u
 
-// Query rows of one attention tile, and the most rows for which a request's chunks are split over blocks (decode-like requests).
+// Query rows of one attention tile, likewise of attention_hopper.cu, and the most rows for which a request's chunks are split over blocks
+// (decode-like requests).
 #define GRIDPOINT_ATTENTION_TILE_ROWS 64u
+#define GRIDPOINT_ATTENTION_HOPPER_TILE_ROWS 128u
 #define GRIDPOINT_ATTENTION_SPLIT_ROWS 16u
 
 // Threads of a block and bytes of shared memory that these kernels are launched with.
@@ -35,7 +37,6 @@
 #define GRIDPOINT_ATTENTION_D256_THREADS 256u
 #define GRIDPOINT_ATTENTION_D256_SHARED_BYTES 98320u
 #define GRIDPOINT_ATTENTION_HOPPER_THREADS 384u
-#define GRIDPOINT_ATTENTION_HOPPER_TILE_ROWS 128u
 #define GRIDPOINT_ATTENTION_HOPPER_SHARED_BYTES 231968u
 
 // embedding.cu: output[t, :] = table[token_ids[t], :].
@@ -60,7 +61,7 @@ typedef struct NormParameters {
 } NormParameters;
 
 // Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
-// that it reads anyway (reserved: no kernel does yet).
+// that it reads anyway (skinny.cu alone).
 #define GRIDPOINT_SCALE_NONE 0u
 #define GRIDPOINT_SCALE_GIVEN 1u
 #define GRIDPOINT_SCALE_COMPUTED 2u
@@ -69,7 +70,7 @@ typedef struct NormParameters {
 // the groups are added in order, so that every kernel that computes it gets the same bits.
 #define GRIDPOINT_SQUARES_COLUMNS 512u
 
-// gemm.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
+// gemm.cu, skinny.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
 // values, whatever the rows: each is accumulated in float32 from zero over ascending steps of 16, and segments are added in order.
 // Elements are bf16 or, in kernels whose name ends in _f16, float16.
 typedef struct GemmParameters {
@@ -83,8 +84,8 @@ typedef struct GemmParameters {
   uint16_t* key_cache;          // rotary: [pages, Hkv, 64, d] of this layer
   uint16_t* value_cache;        // rotary: the same
   const float* rotary;          // rotary: float [positions, d / 2, 2]: (cos, sin)
-  float* partials;              // reserved for products whose blocks share a tile; null today
-  uint32_t* counters;           // reserved likewise; null today
+  float* partials;              // skinny.cu, where blocks share a tile: float [segments of all tiles], see there
+  uint32_t* counters;           // skinny.cu: arrivals of each tile, zero before and after a launch
   uint32_t n;
   uint32_t k;        // multiple of 8
   uint32_t segment;  // multiple of 64, of 512 with a scale that is computed; at least K for one segment
@@ -97,6 +98,16 @@ typedef struct GemmParameters {
   uint32_t head_dim;
 } GemmParameters;
 
+// skinny_*: threads of a block, the live rows that it takes, rows of weights in a unit of its work, and floats that each segment of a unit
+// leaves in `partials` where there is more than one: segments x units x these, and a counter for each unit.
+#define GRIDPOINT_SKINNY_THREADS 128u
+#define GRIDPOINT_SKINNY_ROWS 64u
+#define GRIDPOINT_SKINNY_UNIT 8u
+#define GRIDPOINT_SKINNY_PARTIAL_FLOATS 576u
+// Its shared memory: any number of bytes from 256 + 3 x 72 x 128 on is right. Two blocks of the first fit an SM with 228 KB, the second is for
+// GPUs whose blocks have 99 KB.
+#define GRIDPOINT_SKINNY_SHARED_BYTES 114944u
+#define GRIDPOINT_SKINNY_SMALL_SHARED_BYTES 98560u
 // Threads and dynamic shared memory of every kernel of gemm_hopper.cu: all that a block of compute capability 9.0 may have.
 #define GRIDPOINT_GEMM_HOPPER_THREADS 384u
 #define GRIDPOINT_GEMM_HOPPER_SHARED_BYTES 232448u
@@ -137,9 +148,8 @@ typedef struct RowScaleParameters {
   uint32_t segment;     // that of the product
 } RowScaleParameters;
 
-// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
+// gemm_{64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
 #define GRIDPOINT_GEMM_THREADS 128u
-#define GRIDPOINT_GEMM_16X64_SHARED_BYTES 81920u
 #define GRIDPOINT_GEMM_64X64_SHARED_BYTES 65536u
 #define GRIDPOINT_GEMM_128X128_SHARED_BYTES 98304u
 

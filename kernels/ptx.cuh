@@ -12,6 +12,7 @@
 #define GRIDPOINT_DEVICE_MEMBER __device__ __forceinline__
 #define GRIDPOINT_UNROLL _Pragma("unroll")
 #define GRIDPOINT_UNROLL_8 _Pragma("unroll 8")
+#define GRIDPOINT_NO_UNROLL _Pragma("unroll 1")
 #else
 #include <math.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #define GRIDPOINT_DEVICE_MEMBER inline
 #define GRIDPOINT_UNROLL
 #define GRIDPOINT_UNROLL_8
+#define GRIDPOINT_NO_UNROLL
 #endif
 
 // What there is beyond sm_80: instructions of sm_90 (GRIDPOINT_HOPPER), and those that only Hopper's own target sm_90a has
@@ -153,6 +155,14 @@ GRIDPOINT_DEVICE uint32_t pack_f16(float low, float high) {
   }
   return halves[0] | halves[1] << 16;
 #endif
+}
+
+// The same value, of which the compiler knows nothing: it makes no copies of a loop for the cases of a condition on it.
+GRIDPOINT_DEVICE uint32_t opaque(uint32_t value) {
+#ifdef __CUDACC__
+  asm volatile("" : "+r"(value));
+#endif
+  return value;
 }
 
 // ---- arithmetic whose result differs between devices --------------------------------------------------------------------------
@@ -309,6 +319,17 @@ GRIDPOINT_DEVICE T& shared() {
 #endif
 }
 
+// %dynamic_smem_size: bytes of dynamic shared memory that the launch reserved (10, special registers).
+GRIDPOINT_DEVICE uint32_t dynamic_shared_bytes() {
+#ifdef __CUDACC__
+  uint32_t bytes;
+  asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(bytes));
+  return bytes;
+#else
+  return gridpoint_shared_bytes();
+#endif
+}
+
 // cvta.to.shared: the 32-bit shared address of an object in shared memory.
 GRIDPOINT_DEVICE uint32_t shared_address(const void* pointer) {
 #ifdef __CUDACC__
@@ -325,6 +346,20 @@ GRIDPOINT_DEVICE void copy_async16(uint32_t target, const void* source, uint32_t
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(target), "l"(__cvta_generic_to_global(source)), "r"(source_bytes) : "memory");
 #else
   GRIDPOINT_TELL_SITE();
+  gridpoint_cp_async(target, source, 16, source_bytes);
+#endif
+}
+
+// As copy_async16 with a cache policy, a hint.
+GRIDPOINT_DEVICE void copy_async16(uint32_t target, const void* source, uint32_t source_bytes, uint64_t policy GRIDPOINT_SITE) {
+#ifdef __CUDACC__
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;"
+               :
+               : "r"(target), "l"(__cvta_generic_to_global(source)), "r"(source_bytes), "l"(policy)
+               : "memory");
+#else
+  GRIDPOINT_TELL_SITE();
+  static_cast<void>(policy);
   gridpoint_cp_async(target, source, 16, source_bytes);
 #endif
 }

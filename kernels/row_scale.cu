@@ -2,7 +2,7 @@
 //
 // The normalisation x / rms(x) * w in front of a product with weights W is the product of x with W diag(w), whose rows are then multiplied by
 // 1 / rms(x): w is multiplied into W when it is loaded, the products multiply by the scale (epilogue.cuh), and the normalised rows never
-// exist in memory. A product of few rows could compute the scale itself (squares.cuh); none does yet.
+// exist in memory. For few rows the product computes the scale itself (skinny.cu) and this kernel is not launched.
 //
 // Shapes: input [T, width], width a multiple of 8; row_scales float [T]. Only the step's live rows are read and written.
 // Numbers: squares are summed by the tensor cores (squares.cuh), one k16 step after another from zero in each group of 512 columns of each

@@ -1,4 +1,4 @@
-// Sums of squares of 16 rows by the tensor cores: the diagonal of X X^T. In a header so that a product can compute the same bits.
+// Sums of squares of 16 rows by the tensor cores: the diagonal of X X^T. Shared by row_scale.cu and skinny.cu, which get the same bits.
 //
 // A fragment of 16 rows of X as the first operand of mma m16n8k16 is, register for register, that of its upper and of its lower eight rows as
 // the second one: two mma a k16 step and no load. Rows lane / 4 and lane / 4 + 8 are with the eight lanes whose lane % 4 is lane / 8.

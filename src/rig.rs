@@ -221,8 +221,9 @@ impl Rig {
             WeightSource::Checkpoint(weights) => Model::upload(device, config, weights, &layout, &store)?,
             WeightSource::Random(seed) => Model::randomize(device, config, seed, &layout, (&store, &plan))?,
         };
+        let kernels = Kernels::load(device, source.element(), config.head_dim)?;
         let mut layout = ArenaLayout::new();
-        let workspace = Workspace::reserve(&mut layout, config, capacity)?;
+        let workspace = Workspace::reserve(&mut layout, config, &kernels, capacity)?;
         let mut bytes = 0;
         for shape in shapes {
             bytes = bytes.max(StepLayout::new(shape.point, shape.rows(), columns)?.bytes());
@@ -230,16 +231,17 @@ impl Rig {
         let block = layout.reserve("step block", u64::from(bytes).div_ceil(8))?;
         let cache = KvCache::reserve(&mut layout, config, pages)?;
         let arena = Arc::new(Arena::new(device, "the step's memory", &layout)?);
-        let kernels = Kernels::load(device, source.element(), config.head_dim)?;
         let ring = StepRing::new(&arena, block, rows)?;
         let model = Model::new(config.clone(), kernels, (placed, store), (arena, workspace, cache))?;
         Ok(Self { model, ring, columns, rows, pages })
     }
 
     /// The launches of a point.
-    #[must_use]
-    pub fn record(&self, point: GridPoint) -> Launches {
-        self.model.record(point, self.ring.address())
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn record(&self, point: GridPoint) -> Result<Launches, RigError> {
+        Ok(self.model.record(point, self.ring.address())?)
     }
 
     /// What each of `launches`, those of the shape's point, needs in the step.

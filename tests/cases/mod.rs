@@ -14,6 +14,7 @@ mod rotary;
 mod row_scale;
 mod sample;
 mod schedule;
+mod skinny;
 mod warpgroups;
 
 use crate::support::Case;
@@ -22,7 +23,7 @@ use crate::support::Case;
 pub(crate) type Suite = fn() -> Vec<Case>;
 
 /// One suite for each file of `kernels/*.cu`, and for what products share; those of fill.cu and bandwidth.cu are one.
-const KERNELS: [Suite; 11] = [
+const KERNELS: [Suite; 12] = [
     attention::cases,
     attention_hopper::cases,
     embedding::cases,
@@ -34,6 +35,7 @@ const KERNELS: [Suite; 11] = [
     row_scale::cases,
     sample::cases,
     schedule::cases,
+    skinny::cases,
 ];
 
 /// Suites of tests/instructions.

@@ -2,8 +2,8 @@
 //! scattered pages, and nothing written anywhere else. Heads of queries and keys keep their pairs as neighbours.
 
 use gridpoint_runtime::parameters::{
-    GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES,
-    GRIDPOINT_GEMM_THREADS, GRIDPOINT_PAGE_TOKENS, GRIDPOINT_SCALE_GIVEN, GemmParameters,
+    GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_GEMM_THREADS,
+    GRIDPOINT_PAGE_TOKENS, GRIDPOINT_SCALE_GIVEN, GemmParameters,
 };
 
 use super::fixture::Random;
@@ -59,7 +59,7 @@ fn stored(row: usize) -> bool {
 }
 
 /// Every product here has a bias and scales.
-const FORM: Form = Form { epilogue: Epilogue::Plain, bias: true, scaled: true };
+const FORM: Form = Form { epilogue: Epilogue::Logits, bias: true, scaled: true };
 
 impl Run {
     /// `requests` are (new tokens, tokens in the cache after them); products over `k` values.
@@ -189,11 +189,8 @@ impl Run {
     }
 }
 
-const TILES: [(&str, u32); 3] = [
-    ("16x64", GRIDPOINT_GEMM_16X64_SHARED_BYTES),
-    ("64x64", GRIDPOINT_GEMM_64X64_SHARED_BYTES),
-    ("128x128", GRIDPOINT_GEMM_128X128_SHARED_BYTES),
-];
+const TILES: [(&str, u32); 2] =
+    [("64x64", GRIDPOINT_GEMM_64X64_SHARED_BYTES), ("128x128", GRIDPOINT_GEMM_128X128_SHARED_BYTES)];
 
 /// A launch of kernels/gemm.cu.
 fn tile(
@@ -212,7 +209,7 @@ fn tile(
 pub(crate) fn reference_launch(
     element: Element,
 ) -> impl Fn(&TestDevice, GemmParameters, usize, u32) -> Result<(), String> {
-    tile(element, TILES[1])
+    tile(element, TILES[0])
 }
 
 pub(crate) const REQUESTS: [(usize, usize); 6] = [(1, 1), (1, 64), (1, 65), (1, 200), (70, 70), (5, 130)];
@@ -232,14 +229,14 @@ fn rotates_and_appends(device: &TestDevice) {
     {
         let element = Element::ALL[index % 2];
         let run = Run::random(element, heads, requests, 40);
-        run.check(&run.launch(device, 2, 3, &tile(element, TILES[index % 3])));
+        run.check(&run.launch(device, 2, 3, &tile(element, TILES[index / 2 % 2])));
     }
 }
 
 fn grid_padding_and_tile_keep_bits(device: &TestDevice) {
     let run = Run::random(Element::Bf16, Heads { query: 6, kv: 3, dim: 64 }, &REQUESTS, 72);
     let expected = run.launch(device, 0, 1, &tile(Element::Bf16, TILES[0]));
-    for (slack, blocks, which) in [(0, 7, 0), (50, 1, 1), (9, 40, 2)] {
+    for (slack, blocks, which) in [(0, 7, 0), (50, 1, 1), (9, 40, 0)] {
         assert!(
             run.launch(device, slack, blocks, &tile(Element::Bf16, TILES[which])) == expected,
             "{slack} padded tokens, {blocks} blocks, tile {}: other bits",

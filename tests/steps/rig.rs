@@ -121,30 +121,30 @@ impl Rig {
         let store =
             WeightStore::reserve(&mut layout, config, weights.plan(), sequence_length).expect("sizes are small");
         let uploaded = Model::upload(device, config, &weights, &layout, &store).expect("the weights fit");
+        let kernels = Kernels::load(device, weights.element(), config.head_dim).expect("the kernels are there");
+        let order = order.unwrap_or_else(|| LaunchOrder::best(device)).on(device).expect("the device has the order");
+        let kernels = kernels.in_order(order);
         let mut layout = ArenaLayout::new();
-        let workspace = Workspace::reserve(&mut layout, config, capacity).expect("sizes are small");
+        let workspace = Workspace::reserve(&mut layout, config, &kernels, capacity).expect("sizes are small");
         let point = GridPoint { tokens: capacity.tokens, prefills: capacity.requests, decodes: 0 };
         let words =
             StepLayout::new(point, capacity.logit_rows, capacity.pages_per_sequence()).expect("a block").bytes() / 8;
         let block = layout.reserve("step block", u64::from(words)).expect("sizes are small");
         let cache = KvCache::reserve(&mut layout, config, pages).expect("sizes are small");
         let arena = Arc::new(Arena::new(device, "the rig", &layout).expect("the memory is there"));
-        let kernels = Kernels::load(device, weights.element(), config.head_dim).expect("the kernels are there");
-        let order = order.unwrap_or_else(|| LaunchOrder::best(device)).on(device).expect("the device has the order");
-        let kernels = kernels.in_order(order);
         let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache))
-            .expect("the cache has tensor maps");
+            .expect("the device works");
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
         let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
-        let record = |point| Recorded { launches: model.record(point, ring.address()), pool_bytes: 0 };
+        let record = |point| Ok(Recorded { launches: model.record(point, ring.address())?, pool_bytes: 0 });
         let graphs = GraphSet::capture(&stream, plan, &retained, 0, record, |_| {}).expect("the capture");
         Self { stream, graphs, ring, model, arena, block }
     }
 
     /// The launches of a point.
     pub(crate) fn recorded(&self, point: GridPoint) -> Launches {
-        self.model.record(point, self.ring.address())
+        self.model.record(point, self.ring.address()).expect("the launches")
     }
 
     /// How many kernels the capture of a point has, and its edges.
@@ -189,7 +189,7 @@ impl Rig {
             .submit(packed, stream, |stream| match launch {
                 Launch::Replay(index) => graphs.replay(index, stream),
                 Launch::Eager(index) => graphs.launch_eagerly(index, stream),
-                Launch::Recorded(point) => model.record(point, address).launch(stream),
+                Launch::Recorded(point) => model.record(point, address)?.launch(stream),
             })
             .expect("the launch");
         let results = ring.wait(&ticket).expect("the step runs");

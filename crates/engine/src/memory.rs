@@ -101,9 +101,9 @@ impl Sizes {
         Ok(u64::from(layout.bytes()) / size_of::<u64>() as u64)
     }
 
-    fn reserve(&self, config: &ModelConfig, pages: u32) -> Result<RunLayout, EngineError> {
+    fn reserve(&self, config: &ModelConfig, kernels: &Kernels, pages: u32) -> Result<RunLayout, EngineError> {
         let mut layout = ArenaLayout::new();
-        let workspace = Workspace::reserve(&mut layout, config, self.capacity(pages))?;
+        let workspace = Workspace::reserve(&mut layout, config, kernels, self.capacity(pages))?;
         let workspace_bytes = layout.bytes();
         let block = layout.reserve("step block", self.block_words(pages)?)?;
         let cache = KvCache::reserve(&mut layout, config, pages)?;
@@ -139,13 +139,14 @@ pub(crate) fn place(
     let order = options.launches.map_or_else(|| Ok(LaunchOrder::best(device)), |order| order.on(device))?;
     let kernels = Kernels::load(device, weights.element(), config.head_dim)?.in_order(order);
     // What no kernel counts is refused before the weights are read.
-    sizes.reserve(config, 2)?;
+    sizes.reserve(config, &kernels, 2)?;
     let mut layout = ArenaLayout::new();
     let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
     let uploaded = Model::upload(device, config, weights, &layout, &store)?;
 
-    let pages = affordable_pages(device, config, sizes, options)?;
-    let RunLayout { layout: run_layout, workspace, workspace_bytes, block, cache } = sizes.reserve(config, pages)?;
+    let pages = affordable_pages(device, config, (sizes, &kernels), options)?;
+    let RunLayout { layout: run_layout, workspace, workspace_bytes, block, cache } =
+        sizes.reserve(config, &kernels, pages)?;
     let run = Arc::new(Arena::new(device, "a step's memory and the kv cache", &run_layout)?);
     let report = MemoryReport {
         weights: layout.bytes(),
@@ -163,7 +164,7 @@ pub(crate) fn place(
 fn affordable_pages(
     device: &Arc<Device>,
     config: &ModelConfig,
-    sizes: &Sizes,
+    (sizes, kernels): (&Sizes, &Kernels),
     options: &EngineOptions,
 ) -> Result<u32, EngineError> {
     let all = u64::from(sizes.max_requests) * u64::from(pages_for(sizes.max_sequence_length)) + 1;
@@ -174,7 +175,7 @@ fn affordable_pages(
     // Beside the pages lie the workspace, and attention's partials, which grow with the pages.
     let mut pages = u32::try_from(wanted.min(budget / page.max(1))).unwrap_or(u32::MAX);
     loop {
-        let needed = sizes.reserve(config, pages)?.layout.bytes();
+        let needed = sizes.reserve(config, kernels, pages)?.layout.bytes();
         if needed <= budget {
             return Ok(pages);
         }
@@ -186,7 +187,7 @@ fn affordable_pages(
                     "the plan's largest step with two pages of the kv cache, in {:.0} % of the free memory,",
                     options.memory_utilization * 100.0
                 ),
-                needed: sizes.reserve(config, 2)?.layout.bytes(),
+                needed: sizes.reserve(config, kernels, 2)?.layout.bytes(),
                 free: memory.free,
                 total: memory.total,
             }

@@ -113,11 +113,11 @@ impl<'slot> StepWriter<'slot> {
     /// Adds a row of the language-model head that reads token row `token_row`. Returns its index among the results.
     ///
     /// # Errors
-    /// A row that the step has not, or more rows than the layout has.
+    /// A row that the step has not, or more rows than the layout or the point's tokens: kernels are chosen for no more.
     pub fn push_logits(&mut self, token_row: u32, request: LogitRequest) -> Result<u32, StepError> {
         let index = self.header.logit_rows;
-        if index >= self.layout.logit_rows() {
-            let capacity = self.layout.logit_rows();
+        let capacity = self.layout.logit_rows().min(self.layout.point().tokens);
+        if index >= capacity {
             return Err(StepError::Full { point: self.layout.point(), what: "logit rows", capacity });
         }
         if token_row >= self.header.tokens {

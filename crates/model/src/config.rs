@@ -162,6 +162,19 @@ impl ModelConfig {
         self.query_size() + 2 * self.kv_size()
     }
 
+    /// Weights `[n, k]` of the products of a step: qkv, output, gate-up, down and the head.
+    #[must_use]
+    pub fn products(&self) -> [(usize, usize); 5] {
+        let (hidden, intermediate) = (self.hidden_size, self.intermediate_size);
+        [
+            (self.qkv_size(), hidden),
+            (hidden, self.query_size()),
+            (2 * intermediate, hidden),
+            (hidden, intermediate),
+            (self.vocab_size, hidden),
+        ]
+    }
+
     /// Query heads for each key-value head, 1 to 16.
     #[must_use]
     pub fn group_size(&self) -> usize {

@@ -29,7 +29,8 @@ pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
     Arithmetic, Capacity, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed, LaunchOrder, LimitError, Model, Need,
-    ProductShape, RequestLengths, StepLengths, TensorOutput, TileCluster, WeightStore, Work, Workspace,
+    ProductKernel, ProductShape, RequestLengths, Segments, StepLengths, TensorOutput, TileCluster, WeightStore, Work,
+    Workspace,
 };
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};

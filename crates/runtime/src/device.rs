@@ -30,6 +30,8 @@ pub struct Images {
     pub toolkit: Option<i32>,
     /// What the images were built for, as `sm_80, sm_90a, compute_90`.
     pub architectures: String,
+    /// Whether code for `sm_90a` is among it: elsewhere kernels that multiply by warpgroups are empty.
+    pub warpgroups: bool,
 }
 
 /// What a device says of itself.
@@ -51,10 +53,6 @@ pub struct DeviceProperties {
 
 /// The least compute capability that has what every kernel uses: cp.async, and mma.sync on bf16 (PTX ISA, "Target ISA Notes").
 pub const LEAST_COMPUTE_CAPABILITY: (i32, i32) = (8, 0);
-
-/// The compute capability of warpgroups, and the only machine code that has them (PTX ISA, `wgmma.mma_async`: "requires sm_90a").
-const WARPGROUPS: (i32, i32) = (9, 0);
-const WARPGROUP_CODE: &str = "sm_90a";
 
 impl DeviceProperties {
     /// Checks that the kernels can run on the device at all.
@@ -174,9 +172,7 @@ impl Device {
                 .map_err(|error| refused(&image.module, images, &properties, error))?;
             modules.insert(image.module.clone(), module);
         }
-        // Machine code for 9.0 alone, or what the simulated device takes in its place.
-        let built = images.toolkit.is_none() || images.architectures.split(", ").any(|one| one == WARPGROUP_CODE);
-        let warpgroups = built && properties.compute_capability == WARPGROUPS;
+        let warpgroups = images.warpgroups && properties.compute_capability == (9, 0);
         Ok(Arc::new(Self { modules, properties, warpgroups, context }))
     }
 
@@ -193,8 +189,8 @@ impl Device {
         &self.properties
     }
 
-    /// Whether kernels made of warpgroups (`wgmma`, `setmaxnreg`) run: the device has compute capability 9.0 and the modules hold machine code
-    /// of its own instructions. Elsewhere those kernels are empty.
+    /// Whether kernels that multiply by warpgroups (wgmma, of compute capability 9.0 alone) can run: the device has them, and the images hold
+    /// the code.
     pub fn has_warpgroups(&self) -> bool {
         self.warpgroups
     }
@@ -208,15 +204,22 @@ impl Device {
         Ok(MemoryInfo { free: free as u64, total: total as u64 })
     }
 
-    /// The kernel `name` of the module that takes parameters `P`. It is loaded now and may use `shared_bytes` of dynamic shared memory,
+    /// The kernel `name` of the modules that take parameters `P`. It is loaded now and may use `shared_bytes` of dynamic shared memory,
     /// so that nothing is left to do inside a capture.
     ///
     /// # Errors
     /// [`RuntimeError::NoKernel`], [`RuntimeError::ParameterSize`], or the driver's error.
     pub fn kernel<P: Parameters>(&self, name: &'static str, shared_bytes: u32) -> Result<Kernel<P>, RuntimeError> {
-        let missing = || RuntimeError::NoKernel { module: P::MODULE.to_owned(), kernel: name.to_owned() };
-        let module = self.modules.get(P::MODULE).ok_or_else(missing)?;
-        let function = module.get_function(name).map_err(|error| match error {
+        let missing = || RuntimeError::NoKernel { module: P::MODULES.join("` or `"), kernel: name.to_owned() };
+        let modules = P::MODULES.iter().filter_map(|&module| self.modules.get(module));
+        let mut function = Err(cust::error::CudaError::NotFound);
+        for module in modules {
+            function = module.get_function(name);
+            if !matches!(function, Err(cust::error::CudaError::NotFound)) {
+                break;
+            }
+        }
+        let function = function.map_err(|error| match error {
             cust::error::CudaError::NotFound => missing(),
             other => from_cust("cuModuleGetFunction")(other),
         })?;

@@ -12,21 +12,21 @@ use crate::parameters::{
 };
 use crate::{Launch, RuntimeError};
 
-/// A struct that the kernels of one module take as their only argument.
+/// A struct that the kernels of some modules take as their only argument.
 ///
 /// # Safety
-/// Every kernel of module `MODULE` takes exactly one argument, by value, whose type in the kernels' header is the C struct that `Self` is
+/// Every kernel of the modules takes exactly one argument, by value, whose type in the kernels' header is the C struct that `Self` is
 /// the binding of; and `Self` has no padding bytes, so that its bytes can be compared.
 pub unsafe trait Parameters: Copy + 'static {
-    /// The module: the stem of the .cu file.
-    const MODULE: &'static str;
+    /// The modules: stems of .cu files.
+    const MODULES: &'static [&'static str];
 }
 
 macro_rules! parameters {
-    ($($type:ty => $module:literal),* $(,)?) => {$(
+    ($($type:ty => $($module:literal)+),* $(,)?) => {$(
         // SAFETY: kernels/$module.cu lists all its kernels with this struct, and parameters.h fills every gap with a named field.
         unsafe impl Parameters for $type {
-            const MODULE: &'static str = $module;
+            const MODULES: &'static [&'static str] = &[$($module),+];
         }
     )*};
 }
@@ -34,7 +34,7 @@ macro_rules! parameters {
 parameters! {
     EmbeddingParameters => "embedding",
     NormParameters => "norm",
-    GemmParameters => "gemm",
+    GemmParameters => "gemm" "skinny",
     TensorGemmParameters => "gemm_hopper",
     RowScaleParameters => "row_scale",
     ScheduleParameters => "schedule",
@@ -47,12 +47,12 @@ parameters! {
 
 // SAFETY: tests/instructions/instructions.cu lists all its kernels with this struct, which has no gaps.
 unsafe impl Parameters for InstructionParameters {
-    const MODULE: &'static str = "instructions";
+    const MODULES: &'static [&'static str] = &["instructions"];
 }
 
 // SAFETY: tests/instructions/group_gemm.cu lists its kernel with this struct, which has no gaps.
 unsafe impl Parameters for GroupGemmParameters {
-    const MODULE: &'static str = "group_gemm";
+    const MODULES: &'static [&'static str] = &["group_gemm"];
 }
 
 /// `CU_SHAREDMEM_CARVEOUT_MAX_SHARED`: as much shared memory as a multiprocessor has, the rest of it cache.

@@ -17,9 +17,14 @@ pub const GRIDPOINT_ROWS_TOKENS: u32 = 0;
 pub const GRIDPOINT_ROWS_LOGITS: u32 = 1;
 /// Tokens of one key-value chunk: attention accumulates each chunk from zero and merges chunks in order, at fixed positions.
 pub const GRIDPOINT_CHUNK_TOKENS: u32 = 512;
-/// Query rows of one attention tile, and the most rows for which a request's chunks are split over blocks (decode-like requests).
+/// Query rows of one attention tile, likewise of attention_hopper.cu, and the most rows for which a request's chunks are split over blocks
+/// (decode-like requests).
 pub const GRIDPOINT_ATTENTION_TILE_ROWS: u32 = 64;
-/// Query rows of one attention tile, and the most rows for which a request's chunks are split over blocks (decode-like requests).
+/// Query rows of one attention tile, likewise of attention_hopper.cu, and the most rows for which a request's chunks are split over blocks
+/// (decode-like requests).
+pub const GRIDPOINT_ATTENTION_HOPPER_TILE_ROWS: u32 = 128;
+/// Query rows of one attention tile, likewise of attention_hopper.cu, and the most rows for which a request's chunks are split over blocks
+/// (decode-like requests).
 pub const GRIDPOINT_ATTENTION_SPLIT_ROWS: u32 = 16;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_EMBEDDING_THREADS: u32 = 256;
@@ -54,21 +59,37 @@ pub const GRIDPOINT_ATTENTION_D256_SHARED_BYTES: u32 = 98320;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_HOPPER_THREADS: u32 = 384;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
-pub const GRIDPOINT_ATTENTION_HOPPER_TILE_ROWS: u32 = 128;
-/// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_HOPPER_SHARED_BYTES: u32 = 231968;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
-/// that it reads anyway (reserved: no kernel does yet).
+/// that it reads anyway (skinny.cu alone).
 pub const GRIDPOINT_SCALE_NONE: u32 = 0;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
-/// that it reads anyway (reserved: no kernel does yet).
+/// that it reads anyway (skinny.cu alone).
 pub const GRIDPOINT_SCALE_GIVEN: u32 = 1;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
-/// that it reads anyway (reserved: no kernel does yet).
+/// that it reads anyway (skinny.cu alone).
 pub const GRIDPOINT_SCALE_COMPUTED: u32 = 2;
 /// Columns of a group of squares: the sum of squares of a row is accumulated from zero in each group, in ascending steps of 16 columns, and
 /// the groups are added in order, so that every kernel that computes it gets the same bits.
 pub const GRIDPOINT_SQUARES_COLUMNS: u32 = 512;
+/// skinny_*: threads of a block, the live rows that it takes, rows of weights in a unit of its work, and floats that each segment of a unit
+/// leaves in `partials` where there is more than one: segments x units x these, and a counter for each unit.
+pub const GRIDPOINT_SKINNY_THREADS: u32 = 128;
+/// skinny_*: threads of a block, the live rows that it takes, rows of weights in a unit of its work, and floats that each segment of a unit
+/// leaves in `partials` where there is more than one: segments x units x these, and a counter for each unit.
+pub const GRIDPOINT_SKINNY_ROWS: u32 = 64;
+/// skinny_*: threads of a block, the live rows that it takes, rows of weights in a unit of its work, and floats that each segment of a unit
+/// leaves in `partials` where there is more than one: segments x units x these, and a counter for each unit.
+pub const GRIDPOINT_SKINNY_UNIT: u32 = 8;
+/// skinny_*: threads of a block, the live rows that it takes, rows of weights in a unit of its work, and floats that each segment of a unit
+/// leaves in `partials` where there is more than one: segments x units x these, and a counter for each unit.
+pub const GRIDPOINT_SKINNY_PARTIAL_FLOATS: u32 = 576;
+/// Its shared memory: any number of bytes from 256 + 3 x 72 x 128 on is right. Two blocks of the first fit an SM with 228 KB, the second is for
+/// GPUs whose blocks have 99 KB.
+pub const GRIDPOINT_SKINNY_SHARED_BYTES: u32 = 114944;
+/// Its shared memory: any number of bytes from 256 + 3 x 72 x 128 on is right. Two blocks of the first fit an SM with 228 KB, the second is for
+/// GPUs whose blocks have 99 KB.
+pub const GRIDPOINT_SKINNY_SMALL_SHARED_BYTES: u32 = 98560;
 /// Threads and dynamic shared memory of every kernel of gemm_hopper.cu: all that a block of compute capability 9.0 may have.
 pub const GRIDPOINT_GEMM_HOPPER_THREADS: u32 = 384;
 /// Threads and dynamic shared memory of every kernel of gemm_hopper.cu: all that a block of compute capability 9.0 may have.
@@ -93,13 +114,11 @@ pub const GRIDPOINT_ROW_SCALE_THREADS: u32 = 256;
 pub const GRIDPOINT_ROW_SCALE_GROUPS: u32 = 128;
 /// Threads of row_scale.cu's block, groups of columns that its shared memory has room for, 65536 in all, and its bytes.
 pub const GRIDPOINT_ROW_SCALE_SHARED_BYTES: u32 = 8192;
-/// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
+/// gemm_{64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
 pub const GRIDPOINT_GEMM_THREADS: u32 = 128;
-/// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
-pub const GRIDPOINT_GEMM_16X64_SHARED_BYTES: u32 = 81920;
-/// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
+/// gemm_{64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
 pub const GRIDPOINT_GEMM_64X64_SHARED_BYTES: u32 = 65536;
-/// gemm_{16x64,64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
+/// gemm_{64x64,128x128}_*: rows x columns of an output tile. Threads of a block, and its dynamic shared memory in bytes.
 pub const GRIDPOINT_GEMM_128X128_SHARED_BYTES: u32 = 98304;
 /// The first bytes of a step block. Offsets are in bytes from the block's start, each a multiple of 16.
 #[repr(C)]
@@ -346,7 +365,7 @@ const _: () = {
         "Offset of field: NormParameters::reserved",
     ][::core::mem::offset_of!(NormParameters, reserved) - 44usize];
 };
-/** gemm.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
+/** gemm.cu, skinny.cu, gemm_hopper.cu: output = epilogue(activations x weights^T) (epilogue.cuh). K is cut into segments of `segment`
  values, whatever the rows: each is accumulated in float32 from zero over ascending steps of 16, and segments are added in order.
  Elements are bf16 or, in kernels whose name ends in _f16, float16.*/
 #[repr(C)]
@@ -371,9 +390,9 @@ pub struct GemmParameters {
     pub value_cache: *mut u16,
     /// rotary: float [positions, d / 2, 2]: (cos, sin)
     pub rotary: *const f32,
-    /// reserved for products whose blocks share a tile; null today
+    /// skinny.cu, where blocks share a tile: float [segments of all tiles], see there
     pub partials: *mut f32,
-    /// reserved likewise; null today
+    /// skinny.cu: arrivals of each tile, zero before and after a launch
     pub counters: *mut u32,
     pub n: u32,
     /// multiple of 8

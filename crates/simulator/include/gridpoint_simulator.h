@@ -68,6 +68,8 @@ void* gridpoint_shared(uint32_t address, uint32_t bytes, uint32_t alignment);
 uint32_t gridpoint_shared_address(const void* pointer);
 // First shared address of the dynamic shared memory; static shared memory lies behind it.
 uint32_t gridpoint_shared_base(void);
+// Bytes of the dynamic shared memory (%dynamic_smem_size).
+uint32_t gridpoint_shared_bytes(void);
 
 // Checks `bytes` bytes of global memory: inside one live allocation, aligned to `alignment`. `access` is 0 read, 1 write, 2 non-coherent read.
 void gridpoint_global(const void* pointer, uint32_t bytes, uint32_t alignment, uint32_t access);

@@ -51,7 +51,7 @@ impl Attention {
             128 => (["attention_d128", "attention_d128_f16"], GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
             256 => (["attention_d256", "attention_d256_f16"], GRIDPOINT_ATTENTION_D256_SHARED_BYTES),
             other => {
-                let (module, kernel) = (AttentionParameters::MODULE.to_owned(), format!("attention_d{other}"));
+                let (module, kernel) = (AttentionParameters::MODULES.concat(), format!("attention_d{other}"));
                 return Err(RuntimeError::NoKernel { module, kernel });
             }
         };

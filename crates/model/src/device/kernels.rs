@@ -1,36 +1,16 @@
 //! Every kernel that a step launches, loaded before the first capture.
 
 use gridpoint_runtime::parameters::{
-    EmbeddingParameters, GRIDPOINT_GEMM_16X64_SHARED_BYTES, GRIDPOINT_GEMM_64X64_SHARED_BYTES,
-    GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_ROW_SCALE_SHARED_BYTES,
-    GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES, GemmParameters, NormParameters, RowScaleParameters,
-    SampleParameters, ScheduleParameters,
+    EmbeddingParameters, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES,
+    NormParameters, SampleParameters, ScheduleParameters,
 };
 use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
 use super::attention::Attention;
-use super::geometry::{GemmTile, Resident};
+use super::geometry::Resident;
 use super::order::LaunchOrder;
+use super::products::{Epilogue, ProductKernel, ProductKernels, ProductShape, Segments};
 use crate::weight_plan::ElementType;
-
-/// What a matrix product does with an element before it is stored (kernels/epilogue.cuh); all add a bias where there is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Epilogue {
-    /// float32, for logits.
-    Logits,
-    /// Adds the residual stream.
-    Residual,
-    /// Gate and up columns in turn become one.
-    SwiGlu,
-    /// Query and key heads are rotated; keys and values go to the cache.
-    Rotary,
-}
-
-/// One tile's kernels, by epilogue.
-#[derive(Clone, Debug)]
-struct Gemm {
-    kernels: [Resident<GemmParameters>; 4],
-}
 
 /// The kernels for one model's head dimension, with how many blocks of each the device holds at once.
 #[derive(Clone, Debug)]
@@ -40,15 +20,14 @@ pub struct Kernels {
     pub(crate) schedule: Resident<ScheduleParameters>,
     pub(crate) embedding: Resident<EmbeddingParameters>,
     pub(crate) norm: Resident<NormParameters>,
-    pub(crate) row_scale: Resident<RowScaleParameters>,
     pub(crate) attention: Attention,
     pub(crate) sample: Resident<SampleParameters>,
-    gemm: [Gemm; 3],
+    pub(crate) products: ProductKernels,
 }
 
 impl ElementType {
     /// The kernel for this type, of those for bfloat16 and float16.
-    pub(super) fn pick(self, [bfloat16, float16]: [&'static str; 2]) -> &'static str {
+    pub(crate) fn pick(self, [bfloat16, float16]: [&'static str; 2]) -> &'static str {
         match self {
             Self::BFloat16 => bfloat16,
             Self::Float16 => float16,
@@ -69,48 +48,15 @@ impl Kernels {
         ) -> Result<Resident<P>, RuntimeError> {
             Resident::new(device.kernel::<P>(name, shared_bytes)?, device.properties())
         }
-        let gemm = |names: [[&'static str; 2]; 4], shared_bytes| -> Result<Gemm, RuntimeError> {
-            let [logits, residual, swiglu, rotary] = names.map(|names| load(device, element.pick(names), shared_bytes));
-            Ok(Gemm { kernels: [logits?, residual?, swiglu?, rotary?] })
-        };
         Ok(Self {
             order: LaunchOrder::best(device),
             multiprocessors: device.properties().multiprocessors,
             schedule: load(device, "schedule_attention", GRIDPOINT_SCHEDULE_SHARED_BYTES)?,
             embedding: load(device, "embedding_gather", 0)?,
             norm: load(device, element.pick(["rms_norm", "rms_norm_f16"]), GRIDPOINT_NORM_SHARED_BYTES)?,
-            row_scale: load(device, element.pick(["row_scale", "row_scale_f16"]), GRIDPOINT_ROW_SCALE_SHARED_BYTES)?,
             attention: Attention::load(device, element, head_dim)?,
             sample: load(device, "sample_logits", GRIDPOINT_SAMPLE_SHARED_BYTES)?,
-            gemm: [
-                gemm(
-                    [
-                        ["gemm_16x64_logits", "gemm_16x64_logits_f16"],
-                        ["gemm_16x64_residual", "gemm_16x64_residual_f16"],
-                        ["gemm_16x64_swiglu", "gemm_16x64_swiglu_f16"],
-                        ["gemm_16x64_rotary", "gemm_16x64_rotary_f16"],
-                    ],
-                    GRIDPOINT_GEMM_16X64_SHARED_BYTES,
-                )?,
-                gemm(
-                    [
-                        ["gemm_64x64_logits", "gemm_64x64_logits_f16"],
-                        ["gemm_64x64_residual", "gemm_64x64_residual_f16"],
-                        ["gemm_64x64_swiglu", "gemm_64x64_swiglu_f16"],
-                        ["gemm_64x64_rotary", "gemm_64x64_rotary_f16"],
-                    ],
-                    GRIDPOINT_GEMM_64X64_SHARED_BYTES,
-                )?,
-                gemm(
-                    [
-                        ["gemm_128x128_logits", "gemm_128x128_logits_f16"],
-                        ["gemm_128x128_residual", "gemm_128x128_residual_f16"],
-                        ["gemm_128x128_swiglu", "gemm_128x128_swiglu_f16"],
-                        ["gemm_128x128_rotary", "gemm_128x128_rotary_f16"],
-                    ],
-                    GRIDPOINT_GEMM_128X128_SHARED_BYTES,
-                )?,
-            ],
+            products: ProductKernels::load(device, element)?,
         })
     }
 
@@ -120,9 +66,13 @@ impl Kernels {
         Self { order, ..self }
     }
 
-    /// The matrix product with this tile and epilogue.
-    pub(crate) fn gemm(&self, tile: GemmTile, epilogue: Epilogue) -> &Resident<GemmParameters> {
-        let tile = GemmTile::ALL.iter().position(|&known| known == tile).unwrap_or(0);
-        &self.gemm[tile].kernels[epilogue as usize]
+    /// How the sums of a product with weights `[n, k]` are cut, whatever its rows.
+    pub(crate) fn segments(&self, n: u32, k: u32) -> Segments {
+        Segments::choose(n, k, self.multiprocessors)
+    }
+
+    /// The kernel that a product of this shape takes.
+    pub(crate) fn product_kernel(&self, shape: ProductShape, epilogue: Epilogue) -> ProductKernel {
+        ProductKernel::choose(shape, epilogue, self.multiprocessors, self.products.has_warpgroups())
     }
 }

@@ -6,8 +6,8 @@
 
 use gridpoint_runtime::parameters::GRIDPOINT_PAGE_TOKENS;
 
-use super::geometry::GemmTile;
 use super::memory::Capacity;
+use super::products::GemmTile;
 use crate::config::ModelConfig;
 
 /// The step block's numbers are `int32_t` (kernels/step.h).
@@ -94,10 +94,9 @@ fn products(config: &ModelConfig, capacity: &Capacity) -> [LimitError; 11] {
     ]
 }
 
-/// Output tiles of a product by whichever tile a device of any size takes: those of 16 rows have one row of tiles, all others are as large as
-/// 64 x 64.
+/// Output tiles of a product by whichever tile a device of any size takes: none is smaller than 64 x 64.
 fn most_tiles(rows: u32, columns: u32) -> u64 {
-    GemmTile::Rows16Columns64.count(rows.min(16), columns).max(GemmTile::Rows64Columns64.count(rows, columns))
+    GemmTile::Rows64Columns64.count(rows, columns)
 }
 
 /// Checks that no kernel's index overflows in the largest step of `capacity`.
@@ -205,8 +204,7 @@ mod tests {
         let logits = |logit_rows| Capacity { logit_rows, ..CAPACITY };
         let name = "output tiles of gemm.cu in the head";
         holds(&many, logits(1 << 21), logits((1 << 21) + 1), name, ((1 << 15) + 1) << 16, 1 << 31);
-        assert_eq!(most_tiles(16, 128), 2);
-        assert_eq!(most_tiles(17, 128), 2);
+        assert_eq!(most_tiles(64, 128), 2);
         assert_eq!(most_tiles(65, 129), 6);
     }
 

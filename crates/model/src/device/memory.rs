@@ -7,7 +7,9 @@ use gridpoint_runtime::parameters::{
 };
 use gridpoint_runtime::{ArenaLayout, Region, RuntimeError};
 
+use super::kernels::Kernels;
 use super::limits;
+use super::products::Segments;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::weight_plan::{ModelTensors, WeightPlan};
@@ -108,6 +110,10 @@ pub struct Workspace {
     pub(crate) partial_output: Region<f32>,
     /// `[partials, kv_heads, 16, 2]`.
     pub(crate) partial_state: Region<f32>,
+    /// Where segments of products meet (kernels/skinny.cu).
+    pub(crate) product_partials: Region<f32>,
+    /// Arrivals at those meetings: zero between launches.
+    pub(crate) product_counters: Region<u32>,
     pub(crate) work_items: u32,
     pub(crate) partials: u32,
     /// Bytes that a token row takes, and a logit row.
@@ -117,11 +123,16 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Reserves what the largest step of `capacity` needs.
+    /// Reserves what the largest step of `capacity` needs with these kernels.
     ///
     /// # Errors
     /// A size beyond 64 bits, or [`crate::LimitError`]: a step of which a kernel would count past its index.
-    pub fn reserve(layout: &mut ArenaLayout, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
+    pub fn reserve(
+        layout: &mut ArenaLayout,
+        config: &ModelConfig,
+        kernels: &Kernels,
+        capacity: Capacity,
+    ) -> Result<Self> {
         limits::check(config, &capacity)?;
         let tokens = u64::from(capacity.tokens);
         let logit_rows = u64::from(capacity.logit_rows);
@@ -146,6 +157,10 @@ impl Workspace {
         let counters = layout.reserve("attention counters", u64::from(capacity.requests) * kv_heads)?;
         let partial_output = layout.reserve("attention partials", partial_rows * head_dim)?;
         let partial_state = layout.reserve("attention partials", partial_rows * 2)?;
+        let cuts = config.products().map(|(n, k)| kernels.segments(n as u32, k as u32));
+        let most = |count: fn(&Segments) -> u64| cuts.iter().map(count).max().unwrap_or(0);
+        let product_partials = layout.reserve("product partials", most(Segments::partials))?;
+        let product_counters = layout.reserve("product counters", most(Segments::counters))?;
         Ok(Self {
             capacity,
             stream: layout.reserve("activations", tokens * hidden)?,
@@ -155,11 +170,18 @@ impl Workspace {
             gated: layout.reserve("activations", tokens * intermediate)?,
             head_input: layout.reserve("logit rows", logit_rows * hidden)?,
             logits: layout.reserve("logit rows", logit_rows * vocabulary)?,
-            scratch_bytes: work.bytes() + counters.bytes() + partial_output.bytes() + partial_state.bytes(),
+            scratch_bytes: work.bytes()
+                + counters.bytes()
+                + partial_output.bytes()
+                + partial_state.bytes()
+                + product_partials.bytes()
+                + product_counters.bytes(),
             work,
             counters,
             partial_output,
             partial_state,
+            product_partials,
+            product_counters,
             // Within 32 bits by the limits.
             work_items: work_items as u32,
             partials: partials as u32,

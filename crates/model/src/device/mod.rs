@@ -2,7 +2,6 @@
 
 mod attention;
 mod geometry;
-mod hopper_geometry;
 mod kernels;
 mod launches;
 mod limits;
@@ -10,14 +9,14 @@ mod memory;
 mod model;
 mod need;
 mod order;
+mod products;
 mod random;
 mod record;
 
-pub use geometry::GemmTile;
-pub use hopper_geometry::{HopperTile, ProductShape, TensorOutput, TileCluster};
 pub use kernels::Kernels;
 pub use limits::LimitError;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};
 pub use model::Model;
 pub use need::{Arithmetic, LaunchNeed, Need, RequestLengths, StepLengths, Work};
 pub use order::LaunchOrder;
+pub use products::{GemmTile, HopperTile, ProductKernel, ProductShape, Segments, TensorOutput, TileCluster};

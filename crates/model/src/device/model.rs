@@ -44,6 +44,8 @@ pub(crate) struct Addresses {
     pub(crate) counters: *mut u32,
     pub(crate) partial_output: *mut f32,
     pub(crate) partial_state: *mut f32,
+    pub(crate) product_partials: *mut f32,
+    pub(crate) product_counters: *mut u32,
     pub(crate) rotary: *const f32,
 }
 
@@ -96,6 +98,8 @@ impl Model {
         (weights, store): (Arc<Arena>, WeightStore),
         (run, workspace, cache): (Arc<Arena>, Workspace, KvCache),
     ) -> Result<Self> {
+        // A launch that uses them leaves them at zero.
+        run.fill(workspace.product_counters, 0)?;
         let mut model = Self { config, kernels, workspace, store, cache, cache_maps: Vec::new(), weights, run };
         let page = u64::from(GRIDPOINT_PAGE_TOKENS) * model.config.kv_size() as u64;
         for layer in 0..model.config.num_hidden_layers {
@@ -170,6 +174,7 @@ impl Model {
         self.run.fill(counters, POISON)?;
         self.run.fill(partial_output, POISON)?;
         self.run.fill(partial_state, POISON)?;
+        self.run.fill(self.workspace.product_partials, POISON)?;
         Ok(())
     }
 
@@ -195,6 +200,8 @@ impl Model {
             counters: run.pointer(workspace.counters),
             partial_output: run.pointer(workspace.partial_output),
             partial_state: run.pointer(workspace.partial_state),
+            product_partials: run.pointer(workspace.product_partials),
+            product_counters: run.pointer(workspace.product_counters),
             rotary: self.weights.pointer(self.store.rotary),
         }
     }

@@ -2,19 +2,20 @@
 //! docs/kernels.md.
 
 mod hopper;
+mod products;
 
 use gridpoint_plan::GridPoint;
-use gridpoint_runtime::Launches;
 use gridpoint_runtime::parameters::{
     GRIDPOINT_ATTENTION_D256_THREADS, GRIDPOINT_ATTENTION_SPLIT_ROWS, GRIDPOINT_ATTENTION_THREADS,
     GRIDPOINT_ATTENTION_TILE_ROWS, GRIDPOINT_CHUNK_TOKENS, GRIDPOINT_PAGE_TOKENS, GRIDPOINT_SAMPLE_THREADS,
     GRIDPOINT_SCHEDULE_THREADS,
 };
+use gridpoint_runtime::{Launch, Launches};
 
+use self::products::Product;
 use super::attention::Attention;
-use super::geometry::GemmTile;
-use super::kernels::Epilogue;
 use super::model::Model;
+use super::products::Epilogue;
 
 const BF16: u64 = 2;
 const WORD: u64 = 4;
@@ -33,8 +34,6 @@ const SPLIT_ROWS: u64 = GRIDPOINT_ATTENTION_SPLIT_ROWS as u64;
 const ROWS: u64 = 16;
 const COLUMNS: u64 = 8;
 const DEPTH: u64 = 16;
-/// Depth of a stage of the matrix product.
-const STAGE_DEPTH: u64 = 64;
 /// Widest row that a block of the normalisation keeps in registers, and the widest of one warp.
 const NORM_HELD_WIDTH: u64 = 8192;
 const NORM_WARP_WIDTH: u64 = 1024;
@@ -144,20 +143,7 @@ struct Sizes<'a> {
     query_heads: u64,
     kv_heads: u64,
     head_dim: u64,
-    multiprocessors: u32,
     attention: &'a Attention,
-}
-
-/// A matrix product.
-struct Product {
-    operation: &'static str,
-    rows: u64,
-    capacity: u32,
-    n: u64,
-    k: u64,
-    bias: bool,
-    normalised: bool,
-    epilogue: Epilogue,
 }
 
 impl Model {
@@ -176,15 +162,16 @@ impl Model {
             query_heads: config.num_attention_heads as u64,
             kv_heads: config.num_key_value_heads as u64,
             head_dim: config.head_dim as u64,
-            multiprocessors: self.kernels.multiprocessors,
             attention: &self.kernels.attention,
         };
         let tokens = sizes.tokens;
-        let head_rows = u32::try_from(point.requests()).unwrap_or(u32::MAX);
+        let head_rows = self.head_rows(point);
         let weights = self.tensors();
-        let mut threads = launches.as_slice().iter().map(|one| u64::from(one.blocks()) * u64::from(one.threads()));
-        let mut next = || threads.next().unwrap_or(0);
-        let mut needs = vec![sizes.schedule(), sizes.embedding(next_but_one(&mut next))];
+        let kernels = &self.kernels;
+        let mut list = launches.as_slice().iter().map(Geometry::of);
+        let mut next = || list.next().unwrap_or_default();
+        next();
+        let mut needs = vec![sizes.schedule(), sizes.embedding(next().all_threads())];
         for layer in &weights.layers {
             let product = |operation, n, k, epilogue| Product {
                 operation,
@@ -196,19 +183,22 @@ impl Model {
                 normalised: false,
                 epilogue,
             };
-            needs.push(sizes.row_scales(next()));
             let qkv = product("qkv product", qkv, hidden, Epilogue::Rotary);
-            let qkv = Product { bias: layer.qkv_bias.is_some(), normalised: true, ..qkv };
-            needs.push(sizes.product(&qkv, next()));
-            needs.push(sizes.attention(next()));
+            sizes.product(
+                kernels,
+                &Product { bias: layer.qkv_bias.is_some(), normalised: true, ..qkv },
+                &mut next,
+                &mut needs,
+            );
+            needs.push(sizes.attention(next().all_threads()));
             let out = product("output product", hidden, query, Epilogue::Residual);
-            needs.push(sizes.product(&Product { bias: layer.o_bias.is_some(), ..out }, next()));
-            needs.push(sizes.row_scales(next()));
+            sizes.product(kernels, &Product { bias: layer.o_bias.is_some(), ..out }, &mut next, &mut needs);
             let gate_up = product("gate-up product", 2 * intermediate, hidden, Epilogue::SwiGlu);
-            needs.push(sizes.product(&Product { normalised: true, ..gate_up }, next()));
-            needs.push(sizes.product(&product("down product", hidden, intermediate, Epilogue::Residual), next()));
+            sizes.product(kernels, &Product { normalised: true, ..gate_up }, &mut next, &mut needs);
+            let down = product("down product", hidden, intermediate, Epilogue::Residual);
+            sizes.product(kernels, &down, &mut next, &mut needs);
         }
-        needs.push(sizes.norm("gathered norm", sizes.requests, true, next()));
+        needs.push(sizes.norm("gathered norm", sizes.requests, true, next().all_threads()));
         let head = Product {
             operation: "head",
             rows: sizes.requests,
@@ -219,16 +209,29 @@ impl Model {
             normalised: false,
             epilogue: Epilogue::Logits,
         };
-        needs.push(sizes.product(&head, next()));
-        needs.push(sizes.sample(vocabulary, next()));
+        sizes.product(kernels, &head, &mut next, &mut needs);
+        needs.push(sizes.sample(vocabulary, next().all_threads()));
         needs
     }
 }
 
-/// Leaves out the schedule's threads.
-fn next_but_one(next: &mut impl FnMut() -> u64) -> u64 {
-    next();
-    next()
+/// A launch's geometry.
+#[derive(Clone, Copy, Default)]
+struct Geometry {
+    blocks: u64,
+    threads: u64,
+    shared_bytes: u64,
+}
+
+impl Geometry {
+    fn of(launch: &Launch) -> Self {
+        let [blocks, threads, shared_bytes] = [launch.blocks(), launch.threads(), launch.shared_bytes()].map(u64::from);
+        Self { blocks, threads, shared_bytes }
+    }
+
+    fn all_threads(self) -> u64 {
+        self.blocks * self.threads
+    }
 }
 
 /// A request's items in the attention work list.
@@ -321,92 +324,6 @@ impl Sizes<'_> {
             multiplies: Need::default(),
             work: Work { layer_bytes: row, ..Work::default() },
         }
-    }
-
-    /// Scales of the stream's rows.
-    fn row_scales(&self, threads: u64) -> LaunchNeed {
-        let strips = self.tokens.div_ceil(ROWS);
-        let steps = self.hidden.div_ceil(DEPTH);
-        LaunchNeed {
-            operation: "row scales",
-            read: Need::exactly(self.tokens * self.hidden * BF16).and(WORD, threads * WORD),
-            written: Need::exactly(self.tokens * WORD),
-            // A row against itself is the diagonal of a product of sixteen rows.
-            multiplies: Need::exactly(strips * steps * 2),
-            work: Work::default(),
-        }
-    }
-
-    fn product(&self, product: &Product, threads: u64) -> LaunchNeed {
-        let Product { operation, rows, capacity, n, k, bias, normalised, epilogue } = *product;
-        let tile = GemmTile::choose(capacity, u32::try_from(n).unwrap_or(u32::MAX), self.multiprocessors);
-        let (tile_rows, tile_columns) = tile.shape();
-        let (warp_rows, warp_columns) = tile.warp_shape();
-        let [tile_rows, tile_columns, warp_rows, warp_columns] =
-            [tile_rows, tile_columns, warp_rows, warp_columns].map(u64::from);
-        let (activations, weights) = (rows * k * BF16, n * k * BF16);
-        let bias = u64::from(bias) * n * BF16;
-        let residual = if epilogue == Epilogue::Residual { rows * n * BF16 } else { 0 };
-        let warp_strips = rows.div_ceil(warp_rows);
-        // A row's scale, position and slot are read by the four lanes of each warp that share it.
-        let row_readers = rows * n.div_ceil(warp_columns) * 4;
-        let scales = u64::from(normalised) * WORD;
-        let heads = if epilogue == Epilogue::Rotary { self.rotary(row_readers) } else { Need::default() };
-        let output = match epilogue {
-            Epilogue::Logits => n * 4,
-            Epilogue::SwiGlu => n * BF16 / 2,
-            Epilogue::Residual | Epilogue::Rotary => n * BF16,
-        };
-        LaunchNeed {
-            operation,
-            read: Need {
-                least: WORD + activations + weights + bias + residual + rows * scales + heads.least,
-                // Activations for each column of tiles, weights for each row of tiles, a bias for each of the eight lanes that hold a
-                // column in a warp.
-                tiled: threads * WORD
-                    + activations * n.div_ceil(tile_columns)
-                    + weights * rows.div_ceil(tile_rows)
-                    + bias * warp_strips * 8
-                    + residual
-                    + row_readers * scales
-                    + heads.tiled,
-            },
-            written: Need::exactly(rows * output),
-            multiplies: Need {
-                least: rows.div_ceil(ROWS) * n.div_ceil(COLUMNS) * k.div_ceil(DEPTH),
-                // Whole parts of warps, whole stages.
-                tiled: warp_strips
-                    * (warp_rows / ROWS)
-                    * (n.div_ceil(warp_columns) * (warp_columns / COLUMNS))
-                    * (k.div_ceil(STAGE_DEPTH) * (STAGE_DEPTH / DEPTH)),
-            },
-            work: Work { arithmetic: Arithmetic::Product { m: rows, n, k }, layer_bytes: weights + bias },
-        }
-    }
-
-    /// Bytes that rotation and the cache's slots take beside the product.
-    fn rotary(&self, row_readers: u64) -> Need {
-        // A cosine and a sine for each pair of a head.
-        let head = self.head_dim * 4;
-        let rotated = self.query_heads + self.kv_heads;
-        Need {
-            // Two offsets of the block; position and slot of a token.
-            least: 2 * WORD + self.tokens * 2 * WORD + self.positions() * head,
-            tiled: row_readers * 4 * WORD + self.tokens * rotated * head,
-        }
-    }
-
-    /// Different positions of the step's tokens.
-    fn positions(&self) -> u64 {
-        let mut spans: Vec<(u32, u32)> =
-            self.lengths.requests.iter().map(|one| (one.keys - one.queries.min(one.keys), one.keys)).collect();
-        spans.sort_unstable();
-        let (mut count, mut end) = (0, 0);
-        for (first, behind) in spans {
-            count += u64::from(behind.saturating_sub(first.max(end)));
-            end = end.max(behind);
-        }
-        count
     }
 
     fn attention(&self, threads: u64) -> LaunchNeed {

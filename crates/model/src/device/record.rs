@@ -2,17 +2,21 @@
 
 use gridpoint_plan::GridPoint;
 use gridpoint_runtime::parameters::{GRIDPOINT_ROWS_LOGITS, GRIDPOINT_ROWS_TOKENS};
-use gridpoint_runtime::{Launches, StepAddress};
+use gridpoint_runtime::{Launches, RuntimeError, StepAddress};
 
-use super::launches::{Output, Product, Rows};
+use super::launches::Rows;
 use super::model::{Addresses, Model};
+use super::products::{Output, Product};
 
 impl Model {
-    /// The launches of a step of `point` that reads everything which varies from the block at `step`: seven a layer, and five. The
-    /// first depends wholly on what the stream held before it, the others on each other as the kernels' [`super::LaunchOrder`] says.
-    #[must_use]
-    pub fn record(&self, point: GridPoint, step: StepAddress) -> Launches {
+    /// The launches of a step of `point` that reads everything which varies from the block at `step`: five a
+    /// layer where the products compute their rows' scales, else seven, and five. The first depends wholly on what the stream held before it, the others on each other as the kernels' [`super::LaunchOrder`] says.
+    ///
+    /// # Errors
+    /// The driver's error for a tensor map.
+    pub fn record(&self, point: GridPoint, step: StepAddress) -> Result<Launches, RuntimeError> {
         let tokens = Rows { selector: GRIDPOINT_ROWS_TOKENS, capacity: point.tokens };
+        // Blocks for a row of each request, walked by more where prompts are scored.
         let requests = u32::try_from(point.requests()).unwrap_or(u32::MAX);
         let logit_rows = Rows { selector: GRIDPOINT_ROWS_LOGITS, capacity: requests };
         let Addresses { stream, queries, attended, gated, head_input, logits, .. } = self.addresses();
@@ -26,11 +30,10 @@ impl Model {
         self.schedule(list, step);
         self.embedding(list, step, tokens, weights.embed_tokens, stream);
         for (layer, weights) in weights.layers.iter().enumerate() {
-            self.row_scales(list, step, tokens, stream);
-            self.gemm(
+            self.product(
                 list,
                 step,
-                Product {
+                &Product {
                     rows: tokens,
                     input: stream,
                     weights: weights.qkv,
@@ -40,12 +43,12 @@ impl Model {
                     normalised: true,
                     output: Output::Heads { queries, layer },
                 },
-            );
+            )?;
             self.attention(list, step, layer);
-            self.gemm(
+            self.product(
                 list,
                 step,
-                Product {
+                &Product {
                     rows: tokens,
                     input: attended,
                     weights: weights.o_proj,
@@ -55,12 +58,11 @@ impl Model {
                     normalised: false,
                     output: Output::Stream(stream),
                 },
-            );
-            self.row_scales(list, step, tokens, stream);
-            self.gemm(
+            )?;
+            self.product(
                 list,
                 step,
-                Product {
+                &Product {
                     rows: tokens,
                     input: stream,
                     weights: weights.gate_up,
@@ -70,11 +72,11 @@ impl Model {
                     normalised: true,
                     output: Output::Gated(gated),
                 },
-            );
-            self.gemm(
+            )?;
+            self.product(
                 list,
                 step,
-                Product {
+                &Product {
                     rows: tokens,
                     input: gated,
                     weights: weights.down_proj,
@@ -84,14 +86,14 @@ impl Model {
                     normalised: false,
                     output: Output::Stream(stream),
                 },
-            );
+            )?;
         }
         self.norm(list, step, logit_rows, stream, weights.norm, head_input);
-        self.gemm(
+        self.product(
             list,
             step,
-            Product {
-                rows: logit_rows,
+            &Product {
+                rows: Rows { capacity: self.head_rows(point), ..logit_rows },
                 input: head_input,
                 weights: weights.lm_head,
                 bias: null,
@@ -100,8 +102,13 @@ impl Model {
                 normalised: false,
                 output: Output::Logits(logits),
             },
-        );
+        )?;
         self.sample(list, step, logit_rows);
-        self.kernels.order.of_step(launches)
+        Ok(self.kernels.order.of_step(launches))
+    }
+
+    /// The most rows of the language-model head in a step of `point`: every token of a prompt that is scored has one.
+    pub(crate) fn head_rows(&self, point: GridPoint) -> u32 {
+        point.tokens.min(self.capacity().logit_rows)
     }
 }

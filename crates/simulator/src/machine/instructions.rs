@@ -71,6 +71,16 @@ pub unsafe extern "C" fn gridpoint_shared_base() -> u32 {
     SHARED_BASE
 }
 
+/// Bytes of the block's dynamic shared memory (`%dynamic_smem_size`).
+///
+/// # Safety
+/// The module's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gridpoint_shared_bytes() -> u32 {
+    // SAFETY: a fiber runs, so there is a current block.
+    unsafe { (*block::current()).shared.bytes() }
+}
+
 /// Checks an access to global memory. `access` is 0 for a read and 2 for a non-coherent read; anything else is a write.
 ///
 /// # Safety
@@ -334,11 +344,12 @@ pub(super) fn keep() {
     // SAFETY: nothing is done with the pointer.
     unsafe impl Sync for Kept {}
     #[used]
-    static INSTRUCTIONS: [Kept; 27] = [
+    static INSTRUCTIONS: [Kept; 28] = [
         Kept(gridpoint_thread as *const ()),
         Kept(gridpoint_shared as *const ()),
         Kept(gridpoint_shared_address as *const ()),
         Kept(gridpoint_shared_base as *const ()),
+        Kept(gridpoint_shared_bytes as *const ()),
         Kept(gridpoint_global as *const ()),
         Kept(gridpoint_barrier as *const ()),
         Kept(gridpoint_warp_sync as *const ()),

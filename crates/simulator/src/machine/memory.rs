@@ -67,6 +67,11 @@ impl SharedMemory {
         true
     }
 
+    /// Bytes of the dynamic part.
+    pub(crate) fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
     #[inline(always)]
     fn window(&self) -> *mut u8 {
         self.allocation.wrapping_add(SHARED_ALIGNMENT)

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use gridpoint_simulator::machine::Schedule;
 use gridpoint_simulator::machine::instructions::{
     gridpoint_barrier, gridpoint_grid_dependency_wait, gridpoint_grid_launch_dependents, gridpoint_shared,
-    gridpoint_shared_address, gridpoint_shared_base,
+    gridpoint_shared_address, gridpoint_shared_base, gridpoint_shared_bytes,
 };
 
 use crate::support::{Case, SHARED, identity, parameters, shared_load, shared_store, store};
@@ -42,6 +42,7 @@ extern "C" fn window(pointer: *const c_void) {
         store(parameters, 2, gridpoint_shared_address(end.cast()));
         store(parameters, 3, (start as usize % 1024) as u32);
         store(parameters, 4, std::slice::from_raw_parts(start, 16 << 10).iter().all(|&byte| byte == 0xff).into());
+        store(parameters, 5, gridpoint_shared_bytes());
         start.write_bytes(0, 16 << 10);
         gridpoint_grid_launch_dependents();
     }
@@ -49,9 +50,9 @@ extern "C" fn window(pointer: *const c_void) {
 
 #[test]
 fn the_shared_window_is_poisoned_anew_and_round_trips() {
-    let case = Case::new(window, 1).output_words(5);
+    let case = Case::new(window, 1).output_words(6);
     for _ in 0..2 {
-        assert_eq!(case.run_everywhere(), [SHARED, SHARED + 20, SHARED + (16 << 10), SHARED % 1024, 1]);
+        assert_eq!(case.run_everywhere(), [SHARED, SHARED + 20, SHARED + (16 << 10), SHARED % 1024, 1, 16 << 10]);
     }
 }
 

@@ -10,6 +10,8 @@ use gridpoint_runtime::parameters::{
 };
 use gridpoint_runtime::{RuntimeError, Swizzle, TensorElement, TensorMap};
 
+use super::ProductShape;
+
 /// Rows of every tile.
 const ROWS: u32 = 128;
 /// Values of k in a stage.
@@ -64,27 +66,12 @@ impl TileCluster {
     }
 }
 
-/// A product's sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ProductShape {
-    /// Capacity of rows.
-    pub rows: u32,
-    /// Columns of the product.
-    pub n: u32,
-    /// Values of each sum.
-    pub k: u32,
-    /// Segments that k is cut into.
-    pub segments: u32,
-}
-
 /// What happens to a product's sums, as far as tensor maps are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TensorOutput {
     /// Registers store them: logits and rotary.
     Registers,
-    /// As many 16-bit columns as the product has: plain.
-    Whole,
-    /// The same, with a residual that is added.
+    /// As many 16-bit columns as the product has, with a residual that is added.
     Residual,
     /// Half as many: swiglu.
     Halved,
@@ -96,7 +83,7 @@ impl TensorOutput {
     pub fn takes(self, n: u32) -> bool {
         match self {
             Self::Registers => true,
-            Self::Whole | Self::Residual => n.is_multiple_of(8),
+            Self::Residual => n.is_multiple_of(8),
             Self::Halved => n.is_multiple_of(16),
         }
     }
@@ -300,7 +287,9 @@ mod tests {
     #[test]
     fn outputs_by_tensor_copies_have_whole_rows_of_16_bytes() {
         assert!(
-            TensorOutput::Registers.takes(1003) && TensorOutput::Whole.takes(1000) && TensorOutput::Halved.takes(1008)
+            TensorOutput::Registers.takes(1003)
+                && TensorOutput::Residual.takes(1000)
+                && TensorOutput::Halved.takes(1008)
         );
         assert!(!TensorOutput::Residual.takes(1004) && !TensorOutput::Halved.takes(1000));
     }
