@@ -1,5 +1,7 @@
 //! Every kernel that a step launches, loaded before the first capture.
 
+use std::sync::Arc;
+
 use gridpoint_runtime::parameters::{
     AttentionParameters, EmbeddingParameters, GRIDPOINT_ATTENTION_D64_SHARED_BYTES,
     GRIDPOINT_ATTENTION_D96_SHARED_BYTES, GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_ATTENTION_D256_SHARED_BYTES,
@@ -10,7 +12,10 @@ use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
 use super::geometry::Resident;
 use super::order::LaunchOrder;
-use super::products::{ProductKernel, ProductKernels, ProductShape, Segments};
+use super::products::{
+    ChoiceOrigin, Epilogue, MeasuredDevice, ProductClass, ProductKernel, ProductKernels, ProductShape, ProductTable, RowClass, Segments,
+    TableError,
+};
 use crate::weight_plan::ElementType;
 
 /// The kernels for one model's head dimension, with how many blocks of each the device holds at once.
@@ -24,6 +29,9 @@ pub struct Kernels {
     pub(crate) attention: Resident<AttentionParameters>,
     pub(crate) sample: Resident<SampleParameters>,
     pub(crate) products: ProductKernels,
+    element: ElementType,
+    device: Arc<MeasuredDevice>,
+    table: Option<Arc<ProductTable>>,
 }
 
 impl ElementType {
@@ -68,6 +76,9 @@ impl Kernels {
             attention: load(device, element.pick(attention), attention_bytes)?,
             sample: load(device, "sample_logits", GRIDPOINT_SAMPLE_SHARED_BYTES)?,
             products: ProductKernels::load(device, element)?,
+            element,
+            device: Arc::new(device.properties().into()),
+            table: None,
         })
     }
 
@@ -82,8 +93,39 @@ impl Kernels {
         Segments::choose(n, k, self.multiprocessors)
     }
 
+    /// The same kernels, of which products take what a table has measured; those that it does not know, the built-in choice.
+    ///
+    /// # Errors
+    /// A table of another device.
+    pub fn with_table(self, table: Arc<ProductTable>) -> Result<Self, TableError> {
+        table.fits(&self.device)?;
+        Ok(Self { table: Some(table), ..self })
+    }
+
+    /// The same kernels with the built-in choices.
+    #[must_use]
+    pub fn without_table(self) -> Self {
+        Self { table: None, ..self }
+    }
+
+    /// The device as tables name it.
+    #[must_use]
+    pub fn device(&self) -> &MeasuredDevice {
+        &self.device
+    }
+
     /// The kernel that a product of this shape takes.
-    pub(crate) fn product_kernel(&self, shape: ProductShape) -> ProductKernel {
-        ProductKernel::choose(shape, self.multiprocessors)
+    pub(crate) fn product_kernel(&self, shape: ProductShape, epilogue: Epilogue) -> ProductKernel {
+        self.product_choice(shape, epilogue).1
+    }
+
+    /// The class of a product, the kernel that it takes, and whence that is known.
+    pub(crate) fn product_choice(&self, shape: ProductShape, epilogue: Epilogue) -> (ProductClass, ProductKernel, ChoiceOrigin) {
+        let ProductShape { rows, n, k, .. } = shape;
+        let class = ProductClass { element: self.element, epilogue, n, k, rows: RowClass::of(rows) };
+        match self.table.as_ref().and_then(|table| table.get(&class)) {
+            Some(measurement) => (class, measurement.kernel, ChoiceOrigin::Measured),
+            None => (class, ProductKernel::choose(shape, self.multiprocessors), ChoiceOrigin::BuiltIn),
+        }
     }
 }

@@ -136,7 +136,7 @@ impl Sizes<'_> {
         let [n, k] = [product.n, product.k].map(|size| u32::try_from(size).unwrap_or(u32::MAX));
         let segments = kernels.segments(n, k);
         let shape = ProductShape { rows: product.capacity, n, k, segments: segments.count };
-        let kernel = kernels.product_kernel(shape);
+        let kernel = kernels.product_kernel(shape, product.epilogue);
         if product.normalised && !kernel.computes_scales() {
             needs.push(self.row_scales(next().all_threads()));
         }

@@ -56,7 +56,7 @@ impl Model {
         let (rows, n, k) = (product.rows, product.n as u32, product.k as u32);
         let segments = self.kernels.segments(n, k);
         let shape = ProductShape { rows: rows.capacity, n, k, segments: segments.count };
-        let kernel = self.kernels.product_kernel(shape);
+        let kernel = self.kernels.product_kernel(shape, product.output.epilogue());
         if product.normalised && !kernel.computes_scales() {
             self.row_scales(list, step, product, segments);
         }
