@@ -87,6 +87,9 @@ impl Folder {
             }
         }
         let weights = Weights::new(&self.config, &self.checkpoint).map_err(Failure::failed)?;
+        let device = take_device(model.device.into())?;
+        let products = model.products.read(device.properties())?;
+        products.log();
         let options = EngineOptions {
             max_requests: limits.max_requests,
             max_tokens: limits.max_tokens,
@@ -94,9 +97,9 @@ impl Folder {
             kv_pages: Some(model.kv_pages.unwrap_or_else(|| self.pages_wanted(limits.max_requests, tokens_wanted))),
             replay,
             launches: model.launches.map(Into::into),
+            products: products.table,
             ..EngineOptions::default()
         };
-        let device = take_device(model.device.into())?;
         if let Some(pages) = model.kv_pages {
             self.check_pages(pages, &device)?;
         }

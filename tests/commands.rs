@@ -17,3 +17,5 @@ mod perplexity;
 mod program;
 #[path = "commands/summary.rs"]
 mod summary;
+#[path = "commands/tune.rs"]
+mod tune;

@@ -19,7 +19,7 @@ pub use hopper::{HopperTile, TensorOutput, TileCluster};
 pub(crate) use kernels::ProductKernels;
 pub(crate) use launch::{Output, Product};
 pub use permits::NotPermitted;
-pub use report::{ChoiceOrigin, ProductChoice};
+pub use report::{ChoiceOrigin, PointProducts, ProductChoice};
 pub use segments::Segments;
 pub use table::{MeasuredDevice, Measurement, ProductTable, TableError};
 pub use tile::GemmTile;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gridpoint_plan::GridPoint;
 
-use super::{Epilogue, ProductClass, ProductKernel, ProductShape, ProductTable, TableError};
+use super::{Epilogue, MeasuredDevice, ProductClass, ProductKernel, ProductShape, ProductTable, TableError};
 use crate::device::model::Model;
 
 /// Whence a choice is known.
@@ -46,10 +46,32 @@ impl fmt::Display for ProductChoice {
     }
 }
 
-impl Model {
-    /// What the products of `point` take, in the order of a layer, the head last.
+/// What the products of a point take, in the order of a layer, the head last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PointProducts(pub [ProductChoice; 5]);
+
+impl PointProducts {
+    /// Whether the products of another point take the same kernels from the same source.
     #[must_use]
-    pub fn product_choices(&self, point: GridPoint) -> [ProductChoice; 5] {
+    pub fn alike(&self, other: &Self) -> bool {
+        let taken = |products: &Self| products.0.map(|choice| (choice.kernel, choice.origin));
+        taken(self) == taken(other)
+    }
+}
+
+impl fmt::Display for PointProducts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, choice) in self.0.iter().enumerate() {
+            write!(formatter, "{}{choice}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl Model {
+    /// What the products of `point` take.
+    #[must_use]
+    pub fn product_choices(&self, point: GridPoint) -> PointProducts {
         let config = &self.config;
         let [hidden, gate_up, intermediate, vocabulary, query, qkv] = [
             config.hidden_size,
@@ -61,18 +83,24 @@ impl Model {
         ]
         .map(|size| size as u32);
         let head_rows = self.head_rows(point);
-        [
+        let products = [
             ("qkv product", Epilogue::Rotary, point.tokens, qkv, hidden),
             ("output product", Epilogue::Residual, point.tokens, hidden, query),
             ("gate-up product", Epilogue::SwiGlu, point.tokens, gate_up, hidden),
             ("down product", Epilogue::Residual, point.tokens, hidden, intermediate),
             ("head", Epilogue::Logits, head_rows, vocabulary, hidden),
-        ]
-        .map(|(operation, epilogue, rows, n, k)| {
+        ];
+        PointProducts(products.map(|(operation, epilogue, rows, n, k)| {
             let shape = ProductShape { rows, n, k, segments: self.kernels.segments(n, k).count };
             let (class, kernel, origin) = self.kernels.product_choice(shape, epilogue);
             ProductChoice { operation, class, kernel, origin }
-        })
+        }))
+    }
+
+    /// The device as tables of measured choices name it.
+    #[must_use]
+    pub fn device(&self) -> &MeasuredDevice {
+        self.kernels.device()
     }
 
     /// Lets products take what a table has measured, or the built-in choices again. Launches that were recorded before keep theirs.
