@@ -17,17 +17,31 @@ pub(crate) struct Plant {
     patches: &'static [(&'static str, &'static str)],
 }
 
-/// Only the smallest tile with the plain epilogue, so that the copies compile quickly.
+/// Only the smallest tile with one epilogue, so that the copies compile quickly.
 const ONE_GEMM: (&str, &str) = (
     "  GEMM_ELEMENTS(X, 64x64, Tile64x64, 3)     \\\n  GEMM_ELEMENTS(X, 128x128, Tile128x128, 2)\n",
-    "  GEMM_INSTANCE(X, gemm_64x64_plain, 3, Tile64x64, Bf16, kPlain)\n",
+    "  GEMM_INSTANCE(X, gemm_64x64_logits, 3, Tile64x64, Bf16, kLogits)\n",
 );
+
+/// Only one kernel of few rows.
+const fn one_skinny(instance: &'static str) -> (&'static str, &'static str) {
+    ("  SKINNY_ELEMENT(X, Bf16, )   \\\n  SKINNY_ELEMENT(X, F16, _f16)\n", instance)
+}
+
+/// Only one kernel by warpgroups.
+const fn one_hopper(instance: &'static str) -> (&'static str, &'static str) {
+    (
+        "  GEMM_HOPPER_ELEMENTS(X, 64)  \\\n  GEMM_HOPPER_ELEMENTS(X, 128) \\\n  GEMM_HOPPER_ELEMENTS(X, 192) \\\n  \
+         GEMM_HOPPER_ELEMENTS(X, 256)\n",
+        instance,
+    )
+}
 
 /// Attention on bf16 alone.
 const BF16_ATTENTION: (&str, &str) = (" ATTENTION_INSTANCES(X, _f16, F16)", "");
 
 /// The bugs.
-pub(crate) const PLANTS: [Plant; 12] = [
+pub(crate) const PLANTS: [Plant; 16] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
@@ -64,6 +78,23 @@ pub(crate) const PLANTS: [Plant; 12] = [
         module: "gemm",
         patches: &[ONE_GEMM, ("copy_async_wait<Tile::kStages - 2>();", "copy_async_wait<Tile::kStages - 1>();")],
     },
+    // Loads what the other warpgroups still multiply.
+    Plant {
+        name: "gemm_hopper_does_not_wait_for_stages",
+        module: "gemm_hopper",
+        patches: &[
+            one_hopper("  GEMM_HOPPER_INSTANCE(X, gemm_hopper_128x128_logits, 128, Bf16, kLogits)\n"),
+            ("      mbarrier_wait(start + Layout::kStartEmpty + turn.stage * 8, turn.parity ^ 1);\n", ""),
+        ],
+    },
+    Plant {
+        name: "gemm_hopper_stores_without_fence",
+        module: "gemm_hopper",
+        patches: &[
+            one_hopper("  GEMM_HOPPER_INSTANCE(X, gemm_hopper_128x64_residual, 64, Bf16, kResidual)\n"),
+            ("  fence_proxy_async();\n", ""),
+        ],
+    },
     Plant {
         name: "norm_divides_by_the_first_row",
         module: "norm",
@@ -84,6 +115,22 @@ pub(crate) const PLANTS: [Plant; 12] = [
         name: "norm_sums_in_one_buffer",
         module: "norm",
         patches: &[("const uint32_t buffer = turn % 2;", "const uint32_t buffer = turn * 0;")],
+    },
+    Plant {
+        name: "skinny_arrives_without_barrier",
+        module: "skinny",
+        patches: &[
+            one_skinny("  SKINNY_INSTANCE(X, skinny_logits, Bf16, kLogits)\n"),
+            ("  warp_barrier();\n  bool last = false;\n", "  bool last = false;\n"),
+        ],
+    },
+    Plant {
+        name: "skinny_ring_without_barrier",
+        module: "skinny",
+        patches: &[
+            one_skinny("  SKINNY_INSTANCE(X, skinny_logits, Bf16, kLogits)\n"),
+            ("    wait_for_stage(ring.stages);\n    block_barrier();\n", "    wait_for_stage(ring.stages);\n"),
+        ],
     },
     // No bug, a waste: for the budgets of tests/counters.rs.
     Plant {

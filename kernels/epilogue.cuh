@@ -4,7 +4,6 @@
 //   x *= scale(r)              where the input's normalisation was folded into the product: scale(r) = 1 / rms of input row r, and the
 //                              normalisation's weights were multiplied into the product's weights when they were loaded
 //   x += bias[c]               where there is one
-//   plain:     output = x
 //   logits:    output = x, in float32
 //   residual:  output = x + residual[r, c]
 //   swiglu:    output[:, j] = silu(x[:, 2j]) * x[:, 2j + 1], silu(g) = g / (1 + exp(-g)); weights' rows are interleaved gate 0, up 0,
@@ -20,7 +19,7 @@
 
 namespace gridpoint {
 
-enum class EpilogueKind { kPlain, kLogits, kResidual, kSwiGlu, kRotary };
+enum class EpilogueKind { kLogits, kResidual, kSwiGlu, kRotary };
 
 template <class ElementType, EpilogueKind Kind>
 struct Epilogue {

@@ -410,7 +410,6 @@ GRIDPOINT_DEVICE void multiply(const GemmParameters& parameters) {
 #define GEMM_INSTANCE(X, name, blocks, Tile, Element, Kind) \
   X(name, GemmParameters, GRIDPOINT_GEMM_THREADS, blocks, gridpoint::multiply<gridpoint::Tile, gridpoint::Epilogue<gridpoint::Element, gridpoint::EpilogueKind::Kind>>)
 #define GEMM_EPILOGUES(X, tile, Tile, blocks, Element, suffix)                          \
-  GEMM_INSTANCE(X, gemm_##tile##_plain##suffix, blocks, Tile, Element, kPlain)          \
   GEMM_INSTANCE(X, gemm_##tile##_logits##suffix, blocks, Tile, Element, kLogits)        \
   GEMM_INSTANCE(X, gemm_##tile##_residual##suffix, blocks, Tile, Element, kResidual)    \
   GEMM_INSTANCE(X, gemm_##tile##_swiglu##suffix, blocks, Tile, Element, kSwiGlu)        \

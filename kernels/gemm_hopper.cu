@@ -2,7 +2,7 @@
 // wgmma on tiles that tensor copies bring. Without code on anything but sm_90a and the simulated device; gemm.cu takes what this does not.
 //
 // Shapes: activations [rows, K], weights [N, K], bias [N], residual and output [rows, N] (swiglu: [rows, N / 2]). K is a multiple of 8; N is
-// any for logits, whole heads for rotary, a multiple of 8 for plain and residual and of 16 for swiglu, whose outputs leave by tensor
+// any for logits, whole heads for rotary, a multiple of 8 for residual and of 16 for swiglu, whose outputs leave by tensor
 // copies; matrices are 16-byte aligned. residual may be the same buffer as output: a tile is read before it is written, by one block.
 //
 // A block has one warp that loads (of a warpgroup that gives its registers away) and two warpgroups that multiply 64 rows each. Between
@@ -88,7 +88,7 @@ struct Layout {
   static constexpr uint32_t kWeightBytes = Columns * kSpanBytes;
   static constexpr uint32_t kStageBytes = kActivationBytes + kWeightBytes;
   // Whether tensor stores take the output, in boxes of so many columns.
-  static constexpr bool kTensorStores = kKind == EpilogueKind::kPlain || kKind == EpilogueKind::kResidual || kKind == EpilogueKind::kSwiGlu;
+  static constexpr bool kTensorStores = kKind == EpilogueKind::kResidual || kKind == EpilogueKind::kSwiGlu;
   static constexpr uint32_t kOutputColumns = kKind == EpilogueKind::kSwiGlu ? Columns / 2 : Columns;
   static constexpr uint32_t kBoxColumns = kOutputColumns % 64 == 0 ? 64 : 32;
   static constexpr uint32_t kBoxRowBytes = kBoxColumns * 2;
@@ -484,7 +484,7 @@ GRIDPOINT_DEVICE uint32_t matrix_address(const Consumer& me, uint32_t group) {
   return me.output + group * 16 / Layout::kBoxColumns * Layout::kBoxBytes + row * Layout::kBoxRowBytes + ((chunk ^ key) << 4);
 }
 
-// Columns 16 * group on of plain and residual outputs, as the fragment of stmatrix; `fragment` holds the residual's.
+// Columns 16 * group on of outputs with a residual, as the fragment of stmatrix; `fragment` holds the residual's.
 template <class Layout>
 GRIDPOINT_DEVICE void finish_group(uint32_t (&fragment)[4], const GemmParameters& parameters, uint32_t column, uint32_t group,
                                    const float (&sums)[Layout::kSums], const EpilogueRow (&about)[2]) {
@@ -497,7 +497,7 @@ GRIDPOINT_DEVICE void finish_group(uint32_t (&fragment)[4], const GemmParameters
       const uint32_t place = (group * 2 + side) * 4 + half * 2;
       float values[2] = {sums[place], sums[place + 1]};
       scale_and_shift<Element, 2>(values, about[half].scale, bias);
-      if constexpr (Layout::kKind == EpilogueKind::kResidual) add_residual<Element, 2>(values, Run<2>{{fragment[side * 2 + half]}});
+      add_residual<Element, 2>(values, Run<2>{{fragment[side * 2 + half]}});
       fragment[side * 2 + half] = Element::pack(values[0], values[1]);
     }
   }
@@ -553,7 +553,7 @@ GRIDPOINT_DEVICE void store_boxes(const TensorGemmParameters& parameters, uint32
     if constexpr (Layout::kKind == EpilogueKind::kSwiGlu) {
       finish_gated_group<Layout>(fragment, parameters.gemm, corner.column, group, sums, about);
     } else {
-      if constexpr (Layout::kKind == EpilogueKind::kResidual) load_matrix_x4(fragment, address);
+      load_matrix_x4(fragment, address);
       finish_group<Layout>(fragment, parameters.gemm, corner.column, group, sums, about);
     }
     store_matrix_x4(address, fragment);
@@ -656,7 +656,6 @@ GRIDPOINT_DEVICE void multiply(const TensorGemmParameters& parameters) {
 #define GEMM_HOPPER_INSTANCE(X, name, columns, Element, Kind) \
   X(name, TensorGemmParameters, GRIDPOINT_GEMM_HOPPER_THREADS, 1, gridpoint::multiply<columns, gridpoint::Epilogue<gridpoint::Element, gridpoint::EpilogueKind::Kind>>)
 #define GEMM_HOPPER_EPILOGUES(X, columns, Element, suffix)                                            \
-  GEMM_HOPPER_INSTANCE(X, gemm_hopper_128x##columns##_plain##suffix, columns, Element, kPlain)        \
   GEMM_HOPPER_INSTANCE(X, gemm_hopper_128x##columns##_logits##suffix, columns, Element, kLogits)      \
   GEMM_HOPPER_INSTANCE(X, gemm_hopper_128x##columns##_residual##suffix, columns, Element, kResidual)  \
   GEMM_HOPPER_INSTANCE(X, gemm_hopper_128x##columns##_swiglu##suffix, columns, Element, kSwiGlu)      \

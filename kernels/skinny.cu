@@ -703,7 +703,6 @@ GRIDPOINT_DEVICE void skinny(const GemmParameters& parameters) {
 #define SKINNY_INSTANCE(X, name, Element, Kind) \
   X(name, GemmParameters, GRIDPOINT_SKINNY_THREADS, 2, gridpoint::skinny<gridpoint::Epilogue<gridpoint::Element, gridpoint::EpilogueKind::Kind>>)
 #define SKINNY_ELEMENT(X, Element, suffix)                       \
-  SKINNY_INSTANCE(X, skinny_plain##suffix, Element, kPlain)       \
   SKINNY_INSTANCE(X, skinny_logits##suffix, Element, kLogits)     \
   SKINNY_INSTANCE(X, skinny_residual##suffix, Element, kResidual) \
   SKINNY_INSTANCE(X, skinny_swiglu##suffix, Element, kSwiGlu)     \

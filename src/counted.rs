@@ -136,7 +136,7 @@ pub fn count_step_with<'a>(
     rig.model.clear_cache().map_err(RigError::from)?;
 
     let stream = Stream::new(device)?;
-    let launches = rig.record(shape.point);
+    let launches = rig.record(shape.point)?;
     let recording = stream.record()?;
     launches.launch(&stream)?;
     let retained: Arc<dyn Any + Send + Sync> = Arc::new(rig.model.memory());

@@ -40,6 +40,7 @@ pub fn images() -> Images {
         modules: modules().iter().map(image).collect(),
         toolkit: toolkit(),
         architectures: ARCHITECTURES.join(", "),
+        warpgroups: ARCHITECTURES.iter().any(|name| name.ends_with("_90a")),
     }
 }
 
@@ -113,6 +114,7 @@ pub fn simulated_images() -> Images {
         modules: modules().iter().map(image).collect(),
         toolkit: None,
         architectures: "the simulated device".to_owned(),
+        warpgroups: true,
     }
 }
 

@@ -237,9 +237,11 @@ impl Rig {
     }
 
     /// The launches of a point.
-    #[must_use]
-    pub fn record(&self, point: GridPoint) -> Launches {
-        self.model.record(point, self.ring.address())
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn record(&self, point: GridPoint) -> Result<Launches, RigError> {
+        Ok(self.model.record(point, self.ring.address())?)
     }
 
     /// What each of `launches`, those of the shape's point, needs in the step.

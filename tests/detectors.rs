@@ -29,7 +29,7 @@ struct Expected {
 
 const ANOTHER_KERNEL: &str = "the kernel that trips has no plant";
 
-const EXPECTED: [Expected; 11] = [
+const EXPECTED: [Expected; 15] = [
     // Partials of a warp that had not arrived when its block was counted.
     Expected {
         plant: "attention_arrives_without_barrier",
@@ -50,15 +50,40 @@ const EXPECTED: [Expected; 11] = [
     },
     Expected {
         plant: "gemm_ring_without_barrier",
-        case: "gemm/plain_matches_float64",
-        report: &["kernel `gemm_64x64_plain`", "at shared address"],
+        case: "gemm/logits_match_float64",
+        report: &["kernel `gemm_64x64_logits`", "at shared address"],
         line: "load_matrix_x4(fragments.activations[m]",
     },
     Expected {
         plant: "gemm_waits_for_too_few_groups",
-        case: "gemm/plain_matches_float64",
-        report: &["kernel `gemm_64x64_plain`", "read of 16 bytes at shared address", "before the asynchronous copy"],
+        case: "gemm/logits_match_float64",
+        report: &["kernel `gemm_64x64_logits`", "read of 16 bytes at shared address", "before the asynchronous copy"],
         line: "load_matrix_x4(fragments.activations[m]",
+    },
+    Expected {
+        plant: "gemm_hopper_does_not_wait_for_stages",
+        case: "gemm_hopper/segments_keep_bits",
+        report: &["kernel `gemm_hopper_128x128_logits`"],
+        line: "",
+    },
+    Expected {
+        plant: "gemm_hopper_stores_without_fence",
+        case: "gemm_hopper/grid_and_cluster_keep_bits",
+        report: &["kernel `gemm_hopper_128x64_residual`"],
+        line: "",
+    },
+    // Sums of lanes that had not left them when their warp was counted.
+    Expected {
+        plant: "skinny_arrives_without_barrier",
+        case: "skinny/segments_are_those_of_gemm",
+        report: &["kernel `skinny_logits`"],
+        line: "",
+    },
+    Expected {
+        plant: "skinny_ring_without_barrier",
+        case: "skinny/logits_match_float64",
+        report: &["kernel `skinny_logits`"],
+        line: "",
     },
     // Whole steps whose launches overlap. The kernel that trips is the one that reads too early,
     Expected {

@@ -250,7 +250,7 @@ impl Bench {
     /// # Errors
     /// A step that the rig is not for, or the device's error.
     pub fn time(&mut self, rig: &mut Rig, case: &Case) -> Result<TimedStep, TimeError> {
-        let launches = rig.record(case.shape.point);
+        let launches = rig.record(case.shape.point)?;
         let needs = rig.needs(&case.shape, &launches);
         let bytes = needs.iter().map(|need| need.read.least + need.written.least).sum();
         let before = self.answer(rig, case, &launches)?;

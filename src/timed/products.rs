@@ -78,8 +78,9 @@ impl TunedRows {
             note(&mut heads, rows.min(most_requests.max(1)));
         }
         let [layers, heads] = [layers, heads].map(|of| of.into_values().collect::<BTreeSet<u32>>());
-        let all = layers.union(&heads).rev();
-        all.map(|rows| Self { rows: *rows, layers: layers.contains(rows), head: heads.contains(rows) }).collect()
+        let all: BTreeSet<u32> = layers.union(&heads).copied().collect();
+        let tuned = |rows: &u32| Self { rows: *rows, layers: layers.contains(rows), head: heads.contains(rows) };
+        all.iter().rev().map(tuned).collect()
     }
 
     /// A step with so many rows: decodes alone where the head is timed, else prefills.
@@ -156,7 +157,7 @@ impl Bench {
         let mut expected: Option<Vec<i32>> = None;
         for kernel in ProductKernel::all() {
             let mut table = ProductTable::new(device.clone());
-            for product in products.iter().filter(|product| kernel.permits(product.class, device).is_ok()) {
+            for product in products.iter().filter(|product| rig.model.product_candidates(product.class).contains(&kernel)) {
                 table.insert(product.class, Measurement { kernel, rows, microseconds: Vec::new() })?;
             }
             if table.entries().len() == 0 {
@@ -164,7 +165,7 @@ impl Bench {
             }
             let table = Arc::new(table);
             rig.model.choose_products(Some(Arc::clone(&table)))?;
-            let launches = rig.record(case.shape.point);
+            let launches = rig.record(case.shape.point).map_err(TimeError::from)?;
             let needs = rig.needs(&case.shape, &launches);
             let answer = self.answer(rig, case, &launches)?;
             if expected.get_or_insert_with(|| answer.clone()) != &answer {

@@ -12,7 +12,6 @@ use crate::support::{Case, TestDevice};
 /// All cases of this file.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("gemm/plain_matches_float64", |device| matches_float64(device, Epilogue::Plain)),
         Case::new("gemm/logits_match_float64", |device| matches_float64(device, Epilogue::Logits)),
         Case::new("gemm/residual_matches_float64", |device| matches_float64(device, Epilogue::Residual)),
         Case::new("gemm/swiglu_matches_float64", |device| matches_float64(device, Epilogue::SwiGlu)),
@@ -81,8 +80,8 @@ pub(crate) fn reference_bits(device: &TestDevice, form: Form, problem: &Problem,
     TILES[0].run(device, form, problem, setup)
 }
 
-fn plain() -> Form {
-    Form::of(Epilogue::Plain)
+fn logits() -> Form {
+    Form::of(Epilogue::Logits)
 }
 
 fn matches_float64(device: &TestDevice, epilogue: Epilogue) {
@@ -128,9 +127,9 @@ fn grid_keeps_bits(device: &TestDevice) {
     for shape in [(130, 200, 136), (17, 344, 128)] {
         let problem = Problem::new(Element::Bf16, shape);
         for tile in &TILES {
-            let first = tile.run(device, plain(), &problem, Setup { blocks: 1, ..SETUP });
+            let first = tile.run(device, logits(), &problem, Setup { blocks: 1, ..SETUP });
             for blocks in [3, 7, 64] {
-                let output = tile.run(device, plain(), &problem, Setup { blocks, ..SETUP });
+                let output = tile.run(device, logits(), &problem, Setup { blocks, ..SETUP });
                 same_bits(&format!("{} with {blocks} blocks", tile.name), problem.n, &output, &first);
             }
         }
@@ -206,12 +205,12 @@ fn nan_stays_in_its_row_and_column(device: &TestDevice) {
     problem.activations[row * problem.k + 87] = 0x7fc0;
     problem.weights[column * problem.k] = 0x7fc0;
     for tile in &TILES {
-        let want = tile.run(device, plain(), &clean, SETUP);
-        let got = tile.run(device, plain(), &problem, SETUP);
+        let want = tile.run(device, logits(), &clean, SETUP);
+        let got = tile.run(device, logits(), &problem, SETUP);
         for (index, (&got, &want)) in got.iter().zip(&want).enumerate() {
             let at = (index / problem.n, index % problem.n);
             if at.0 == row || at.1 == column {
-                assert!(plain().value(Element::Bf16, got).is_nan(), "{}: {at:?} lost a NaN", tile.name);
+                assert!(logits().value(Element::Bf16, got).is_nan(), "{}: {at:?} lost a NaN", tile.name);
             } else {
                 assert!(got == want, "{}: {at:?} has bits {got:#x}, expected {want:#x}", tile.name);
             }

@@ -18,7 +18,6 @@ use crate::support::{Case, TestDevice};
 pub(crate) fn cases() -> Vec<Case> {
     let case = |name, run: fn(&TestDevice)| Case::new(name, run);
     vec![
-        case("gemm_hopper/plain_matches_float64", |device| matches_float64(device, Epilogue::Plain)),
         case("gemm_hopper/logits_match_float64", |device| matches_float64(device, Epilogue::Logits)),
         case("gemm_hopper/residual_matches_float64", |device| matches_float64(device, Epilogue::Residual)),
         case("gemm_hopper/swiglu_matches_float64", |device| matches_float64(device, Epilogue::SwiGlu)),
@@ -80,7 +79,6 @@ fn launch(
 
 fn tensor_output(epilogue: Epilogue) -> TensorOutput {
     match epilogue {
-        Epilogue::Plain => TensorOutput::Whole,
         Epilogue::Logits => TensorOutput::Registers,
         Epilogue::Residual => TensorOutput::Residual,
         Epilogue::SwiGlu => TensorOutput::Halved,
@@ -166,7 +164,7 @@ fn segments_keep_bits(device: &TestDevice) {
     for element in Element::ALL {
         let problem = Problem::new(element, (70, 72, 584));
         for (segment, columns, epilogue) in
-            [(64, 128, Epilogue::Logits), (192, 64, Epilogue::Residual), (512, 128, Epilogue::Plain)]
+            [(64, 128, Epilogue::Logits), (192, 64, Epilogue::Residual), (512, 128, Epilogue::Residual)]
         {
             let form = Form { epilogue, bias: true, scaled: true };
             let setup = Setup { segment, ..SETUP };
@@ -182,7 +180,7 @@ fn grid_and_cluster_keep_bits(device: &TestDevice) {
         return;
     }
     let problem = Problem::new(Element::Bf16, (260, 136, 72));
-    let form = Form::of(Epilogue::Plain);
+    let form = Form::of(Epilogue::Residual);
     let expected = reference_bits(device, form, &problem, SETUP);
     for (columns, cluster, blocks) in [
         (64, SINGLE, 1),
@@ -254,6 +252,8 @@ fn rows_that_nobody_wrote_are_not_read(device: &TestDevice) {
     let first = GemmParameters {
         activations: activations.as_ptr(),
         weights: weights.as_ptr(),
+        // As wide and tall as the output.
+        residual: activations.as_ptr(),
         output: between.as_mut_ptr().cast(),
         ..parameters(step.as_ptr(), &problem, 0)
     };
@@ -269,7 +269,7 @@ fn rows_that_nobody_wrote_are_not_read(device: &TestDevice) {
         launch(device, tile, problem.element, output, gemm, capacity, 2).expect("the launch ends well");
     };
     // The first product's activations have no row but the live ones.
-    go(first, Epilogue::Plain, problem.rows);
+    go(first, Epilogue::Residual, problem.rows);
     go(second, Epilogue::Residual, capacity);
     let output = device.download(&output);
     let (live, padding) = output.split_at(problem.rows * problem.n);
@@ -301,7 +301,7 @@ fn nan_stays_in_its_row_and_column(device: &TestDevice) {
     let mut problem = clean.clone();
     problem.activations[row * problem.k + 87] = 0x7fc0;
     problem.weights[column * problem.k] = 0x7fc0;
-    let form = Form::of(Epilogue::Plain);
+    let form = Form::of(Epilogue::Residual);
     for (columns, cluster) in [TILES[0], TILES[1]] {
         let want = product(device, tile(columns, cluster), form, &clean, SETUP);
         let got = product(device, tile(columns, cluster), form, &problem, SETUP);

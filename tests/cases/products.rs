@@ -43,14 +43,13 @@ impl Element {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Epilogue {
-    Plain,
     Logits,
     Residual,
     SwiGlu,
 }
 
 impl Epilogue {
-    pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Logits, Self::Residual, Self::SwiGlu];
+    pub(crate) const ALL: [Self; 3] = [Self::Logits, Self::Residual, Self::SwiGlu];
 
     /// Whether the epilogue is defined for `n` columns of product.
     pub(crate) fn takes(self, n: usize) -> bool {
@@ -65,7 +64,6 @@ impl Epilogue {
     /// Its part of a kernel's name.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Self::Plain => "plain",
             Self::Logits => "logits",
             Self::Residual => "residual",
             Self::SwiGlu => "swiglu",
@@ -196,7 +194,7 @@ impl Problem {
                 let residual = self.element.value(self.residual[row * self.n + column]);
                 (value + residual, error + 2.0 * unit * (value.abs() + residual.abs()))
             }
-            Epilogue::Plain | Epilogue::Logits => self.linear(form, row, column),
+            Epilogue::Logits => self.linear(form, row, column),
         };
         let rounding = if form.epilogue == Epilogue::Logits { 0.0 } else { self.element.rounding(value.abs() + error) };
         (value, error + rounding)

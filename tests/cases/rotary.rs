@@ -59,7 +59,7 @@ fn stored(row: usize) -> bool {
 }
 
 /// Every product here has a bias and scales.
-const FORM: Form = Form { epilogue: Epilogue::Plain, bias: true, scaled: true };
+const FORM: Form = Form { epilogue: Epilogue::Logits, bias: true, scaled: true };
 
 impl Run {
     /// `requests` are (new tokens, tokens in the cache after them); products over `k` values.

@@ -15,7 +15,6 @@ use crate::support::{Case, TestDevice};
 /// All cases of this file.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("skinny/plain_matches_float64", |device| matches_float64(device, Epilogue::Plain)),
         Case::new("skinny/logits_match_float64", |device| matches_float64(device, Epilogue::Logits)),
         Case::new("skinny/residual_matches_float64", |device| matches_float64(device, Epilogue::Residual)),
         Case::new("skinny/swiglu_matches_float64", |device| matches_float64(device, Epilogue::SwiGlu)),
@@ -99,8 +98,8 @@ fn skinny(device: &TestDevice, form: Form, problem: &Problem, setup: Setup, way:
     run(device, form, problem, setup, &launch(problem.element, form.epilogue.word(), way))
 }
 
-fn plain() -> Form {
-    Form::of(Epilogue::Plain)
+fn logits() -> Form {
+    Form::of(Epilogue::Logits)
 }
 
 fn matches_float64(device: &TestDevice, epilogue: Epilogue) {
@@ -183,10 +182,10 @@ fn computed_scales_are_those_of_row_scale(device: &TestDevice) {
 fn grid_and_ring_keep_bits(device: &TestDevice) {
     for (shape, segment) in [((13, 456, 136), 0), ((40, 200, 264), 0), ((17, 200, 264), 128)] {
         let problem = Problem::new(Element::Bf16, shape);
-        let first = skinny(device, plain(), &problem, Setup { segment, blocks: 1, ..SETUP }, WAY);
+        let first = skinny(device, logits(), &problem, Setup { segment, blocks: 1, ..SETUP }, WAY);
         for (blocks, shared_bytes) in [(2, RINGS[1]), (3, RINGS[2]), (7, RINGS[0]), (64, RINGS[2])] {
             let way = Way { shared_bytes, ..WAY };
-            let output = skinny(device, plain(), &problem, Setup { segment, blocks, ..SETUP }, way);
+            let output = skinny(device, logits(), &problem, Setup { segment, blocks, ..SETUP }, way);
             same_bits(&format!("{blocks} blocks"), problem.n, &output, &first);
         }
     }
@@ -243,7 +242,7 @@ fn nan_stays_in_its_row_and_column(device: &TestDevice) {
     problem.activations[row * problem.k + 87] = 0x7fc0;
     problem.weights[column * problem.k] = 0x7fc0;
     for computed in [false, true] {
-        let form = Form { scaled: computed, ..plain() };
+        let form = Form { scaled: computed, ..logits() };
         let way = Way { computed, ..WAY };
         let want = skinny(device, form, &clean, SETUP, way);
         let got = skinny(device, form, &problem, SETUP, way);

@@ -79,6 +79,7 @@ fn no_table_changes_a_bit(device: &TestDevice) {
             let start = match kernel {
                 ProductKernel::Skinny => "skinny_rotary".to_owned(),
                 ProductKernel::Tiles(tile) => format!("gemm_{tile}_rotary"),
+                ProductKernel::Hopper(tile) => format!("gemm_hopper_128x{}_rotary", tile.columns),
             };
             assert!(names.iter().any(|name| name.starts_with(&start)), "{start}: {names:?}");
         }

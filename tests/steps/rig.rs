@@ -137,14 +137,14 @@ impl Rig {
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
         let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
-        let record = |point| Recorded { launches: model.record(point, ring.address()), pool_bytes: 0 };
+        let record = |point| Ok(Recorded { launches: model.record(point, ring.address())?, pool_bytes: 0 });
         let graphs = GraphSet::capture(&stream, plan, &retained, 0, record, |_| {}).expect("the capture");
         Self { stream, graphs, ring, model, arena, block }
     }
 
     /// The launches of a point.
     pub(crate) fn recorded(&self, point: GridPoint) -> Launches {
-        self.model.record(point, self.ring.address())
+        self.model.record(point, self.ring.address()).expect("the launches")
     }
 
     /// How many kernels the capture of a point has, and its edges.
@@ -189,7 +189,7 @@ impl Rig {
             .submit(packed, stream, |stream| match launch {
                 Launch::Replay(index) => graphs.replay(index, stream),
                 Launch::Eager(index) => graphs.launch_eagerly(index, stream),
-                Launch::Recorded(point) => model.record(point, address).launch(stream),
+                Launch::Recorded(point) => model.record(point, address)?.launch(stream),
             })
             .expect("the launch");
         let results = ring.wait(&ticket).expect("the step runs");

@@ -67,13 +67,13 @@ impl Runner {
         let stream = Stream::new(device)?;
         let ring = StepRing::new(&run, block, sizes.logit_rows)?;
         let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
-        let record = |point: GridPoint| Recorded {
-            launches: model.record(point, ring.address()),
-            pool_bytes: model.workspace().bytes_for(point),
+        let record = |point: GridPoint| {
+            let launches = model.record(point, ring.address())?;
+            Ok(Recorded { launches, pool_bytes: model.workspace().bytes_for(point) })
         };
         let graphs = match options.replay {
             true => GraphSet::capture(&stream, plan, &retained, report.workspace, record, observe)?,
-            false => GraphSet::without_graphs(plan, record),
+            false => GraphSet::without_graphs(plan, record)?,
         };
         log_products(graphs.points(), &model);
         Ok(Self { stream, graphs, ring, model, memory: report, replay: options.replay })
@@ -122,7 +122,7 @@ impl Runner {
                 (StepKind::Eager { reason: EagerReason::SwitchedOff }, ticket)
             }
             Match::Eager { reason } => {
-                let launches = model.record(own, address);
+                let launches = model.record(own, address)?;
                 let ticket = ring.submit(packed, stream, |stream| launches.launch(stream))?;
                 (StepKind::Eager { reason: EagerReason::Miss(reason) }, ticket)
             }

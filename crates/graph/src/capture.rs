@@ -99,13 +99,13 @@ impl GraphSet {
     /// each point; the same is logged as Megatron-LM logs it.
     ///
     /// # Errors
-    /// The device's error of the first point that fails.
+    /// The error of the first point that cannot be recorded, or that the device fails at.
     pub fn capture(
         stream: &Stream,
         plan: &Plan,
         retained: &Arc<dyn Any + Send + Sync>,
         arena_bytes: u64,
-        mut record: impl FnMut(GridPoint) -> Recorded,
+        mut record: impl FnMut(GridPoint) -> Result<Recorded, RuntimeError>,
         mut observe: impl FnMut(&CaptureProgress),
     ) -> Result<Self, RuntimeError> {
         let started = Instant::now();
@@ -115,7 +115,7 @@ impl GraphSet {
         let mut known: HashMap<Launches, usize> = HashMap::new();
         let mut pool = PoolUse { reserved: arena_bytes, allocated: 0 };
         for (index, &point) in plan.points().iter().enumerate() {
-            let Recorded { launches, pool_bytes } = record(point);
+            let Recorded { launches, pool_bytes } = record(point)?;
             let before = pool;
             let shared = known.get(&launches).copied();
             let executable = match shared {
@@ -162,17 +162,22 @@ impl GraphSet {
     }
 
     /// Records every point of `plan` and captures none: every step is launched kernel by kernel.
-    #[must_use]
-    pub fn without_graphs(plan: &Plan, mut record: impl FnMut(GridPoint) -> Recorded) -> Self {
-        let executables: Vec<Executable> =
-            plan.points().iter().map(|&point| Executable { launches: record(point).launches, graph: None }).collect();
-        Self {
+    ///
+    /// # Errors
+    /// That of the first point that cannot be recorded.
+    pub fn without_graphs(
+        plan: &Plan,
+        mut record: impl FnMut(GridPoint) -> Result<Recorded, RuntimeError>,
+    ) -> Result<Self, RuntimeError> {
+        let eager = |&point: &GridPoint| Ok(Executable { launches: record(point)?.launches, graph: None });
+        let executables: Vec<Executable> = plan.points().iter().map(eager).collect::<Result<_, RuntimeError>>()?;
+        Ok(Self {
             matcher: Matcher::new(plan.points()),
             points: plan.points().to_vec(),
             executable_of: (0..executables.len()).collect(),
             executables,
             summary: CaptureSummary::default(),
-        }
+        })
     }
 
     /// Which point a step takes, or why none fits. Surplus decodes may take prefill slots: attention-only models need no more.

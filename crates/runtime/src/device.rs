@@ -30,6 +30,8 @@ pub struct Images {
     pub toolkit: Option<i32>,
     /// What the images were built for, as `sm_80, sm_90a, compute_90`.
     pub architectures: String,
+    /// Whether code for `sm_90a` is among it: elsewhere kernels that multiply by warpgroups are empty.
+    pub warpgroups: bool,
 }
 
 /// What a device says of itself.
@@ -80,6 +82,7 @@ pub struct MemoryInfo {
 pub struct Device {
     modules: BTreeMap<String, Module>,
     properties: DeviceProperties,
+    warpgroups: bool,
     // Declared last: modules are unloaded before the context is released.
     context: Context,
 }
@@ -169,7 +172,8 @@ impl Device {
                 .map_err(|error| refused(&image.module, images, &properties, error))?;
             modules.insert(image.module.clone(), module);
         }
-        Ok(Arc::new(Self { modules, properties, context }))
+        let warpgroups = images.warpgroups && properties.compute_capability == (9, 0);
+        Ok(Arc::new(Self { modules, properties, warpgroups, context }))
     }
 
     /// Makes the context current on the calling thread: needed once on every thread that uses the device.
@@ -183,6 +187,12 @@ impl Device {
     /// What the device says of itself.
     pub fn properties(&self) -> &DeviceProperties {
         &self.properties
+    }
+
+    /// Whether kernels that multiply by warpgroups (wgmma, of compute capability 9.0 alone) can run: the device has them, and the images hold
+    /// the code.
+    pub fn has_warpgroups(&self) -> bool {
+        self.warpgroups
     }
 
     /// Free and total device memory now.

@@ -146,6 +146,17 @@ impl Launches {
         self.0.push(kernel.launch(blocks, parameters));
     }
 
+    /// As [`Self::push`], in clusters of `cluster_blocks` blocks, which divide the grid.
+    pub fn push_clusters<P: Parameters>(
+        &mut self,
+        kernel: &Kernel<P>,
+        blocks: u32,
+        cluster_blocks: u32,
+        parameters: &P,
+    ) {
+        self.0.push(kernel.launch(blocks, parameters).with_clusters(cluster_blocks));
+    }
+
     /// The same launches as a chain: each but the first is programmatically dependent on the one in front of it, see
     /// [`Launch::programmatic`]. The first depends wholly on all that the stream held before, copies among it.
     pub fn chained(mut self) -> Self {

@@ -96,9 +96,10 @@ impl Kernels {
     /// The same kernels, of which products take what a table has measured; those that it does not know, the built-in choice.
     ///
     /// # Errors
-    /// A table of another device.
+    /// A table of another device, or one with kernels that this build has no images of.
     pub fn with_table(self, table: Arc<ProductTable>) -> Result<Self, TableError> {
         table.fits(&self.device)?;
+        table.check_loaded(self.products.has_warpgroups())?;
         Ok(Self { table: Some(table), ..self })
     }
 
@@ -106,6 +107,11 @@ impl Kernels {
     #[must_use]
     pub fn without_table(self) -> Self {
         Self { table: None, ..self }
+    }
+
+    /// Whether a kernel is among those that were loaded.
+    pub(crate) fn has(&self, kernel: ProductKernel) -> bool {
+        !kernel.needs_warpgroups() || self.products.has_warpgroups()
     }
 
     /// The device as tables name it.
@@ -125,7 +131,10 @@ impl Kernels {
         let class = ProductClass { element: self.element, epilogue, n, k, rows: RowClass::of(rows) };
         match self.table.as_ref().and_then(|table| table.get(&class)) {
             Some(measurement) => (class, measurement.kernel, ChoiceOrigin::Measured),
-            None => (class, ProductKernel::choose(shape, self.multiprocessors), ChoiceOrigin::BuiltIn),
+            None => {
+                let warpgroups = self.products.has_warpgroups();
+                (class, ProductKernel::choose(shape, epilogue, self.multiprocessors, warpgroups), ChoiceOrigin::BuiltIn)
+            }
         }
     }
 }

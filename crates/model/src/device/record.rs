@@ -2,7 +2,7 @@
 
 use gridpoint_plan::GridPoint;
 use gridpoint_runtime::parameters::{GRIDPOINT_ROWS_LOGITS, GRIDPOINT_ROWS_TOKENS};
-use gridpoint_runtime::{Launches, StepAddress};
+use gridpoint_runtime::{Launches, RuntimeError, StepAddress};
 
 use super::launches::Rows;
 use super::model::{Addresses, Model};
@@ -11,8 +11,10 @@ use super::products::{Output, Product};
 impl Model {
     /// The launches of a step of `point` that reads everything which varies from the block at `step`: five a
     /// layer where the products compute their rows' scales, else seven, and five. The first depends wholly on what the stream held before it, the others on each other as the kernels' [`super::LaunchOrder`] says.
-    #[must_use]
-    pub fn record(&self, point: GridPoint, step: StepAddress) -> Launches {
+    ///
+    /// # Errors
+    /// The driver's error for a tensor map.
+    pub fn record(&self, point: GridPoint, step: StepAddress) -> Result<Launches, RuntimeError> {
         let tokens = Rows { selector: GRIDPOINT_ROWS_TOKENS, capacity: point.tokens };
         // Blocks for a row of each request, walked by more where prompts are scored.
         let requests = u32::try_from(point.requests()).unwrap_or(u32::MAX);
@@ -41,7 +43,7 @@ impl Model {
                     normalised: true,
                     output: Output::Heads { queries, layer },
                 },
-            );
+            )?;
             self.attention(list, step, layer);
             self.product(
                 list,
@@ -56,7 +58,7 @@ impl Model {
                     normalised: false,
                     output: Output::Stream(stream),
                 },
-            );
+            )?;
             self.product(
                 list,
                 step,
@@ -70,7 +72,7 @@ impl Model {
                     normalised: true,
                     output: Output::Gated(gated),
                 },
-            );
+            )?;
             self.product(
                 list,
                 step,
@@ -84,7 +86,7 @@ impl Model {
                     normalised: false,
                     output: Output::Stream(stream),
                 },
-            );
+            )?;
         }
         self.norm(list, step, logit_rows, stream, weights.norm, head_input);
         self.product(
@@ -100,9 +102,9 @@ impl Model {
                 normalised: false,
                 output: Output::Logits(logits),
             },
-        );
+        )?;
         self.sample(list, step, logit_rows);
-        self.kernels.order.of_step(launches)
+        Ok(self.kernels.order.of_step(launches))
     }
 
     /// The most rows of the language-model head in a step of `point`: every token of a prompt that is scored has one.

@@ -178,6 +178,10 @@ impl Observer for Tally {
         self.ask(|inner| inner.access(who, place, touch))
     }
 
+    fn store_lands(&mut self, who: Who, place: Place) -> Verdict {
+        self.ask(|inner| inner.store_lands(who, place))
+    }
+
     fn atomic(&mut self, who: Who, place: Place, strength: Strength) -> Verdict {
         if place.space == Space::Global {
             self.touch(who, place, Touch::Read);

@@ -11,7 +11,6 @@ use super::block::Block;
 use super::cluster::{self, Cluster, Place};
 use super::copy_issue::Source;
 use super::mbarrier;
-use super::observer::Touch;
 use super::tensor_map::{MAXIMUM_RANK, TensorMap};
 use super::watch;
 use crate::fault::Reason;
@@ -220,7 +219,7 @@ impl Store {
         let write = |target: *mut u8, data: &[u8]| {
             // SAFETY: by this function's contract.
             unsafe {
-                watch::global(block, thread, target as usize, data.len() as u32, Touch::Write)?;
+                watch::store_lands(block, thread, target as usize, data.len() as u32)?;
                 target.copy_from_nonoverlapping(data.as_ptr(), data.len());
             }
             Ok(())

@@ -150,6 +150,12 @@ pub(crate) trait Observer {
     /// `who` reads or writes.
     fn access(&mut self, who: Who, place: Place, touch: Touch) -> Verdict;
 
+    /// A bulk copy out of shared memory, an access of `who` when it was issued, has written this place: another access at another time, of
+    /// the same bytes.
+    fn store_lands(&mut self, who: Who, place: Place) -> Verdict {
+        self.access(who, place, Touch::Write)
+    }
+
     /// `who` executes an atomic instruction.
     fn atomic(&mut self, who: Who, place: Place, strength: Strength) -> Verdict;
 

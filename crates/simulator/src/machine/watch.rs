@@ -116,6 +116,19 @@ pub(super) unsafe fn global(
     }
 }
 
+/// A bulk copy of `thread` out of shared memory has written global memory; it touched it when it was issued.
+///
+/// # Safety
+/// As [`release`].
+pub(super) unsafe fn store_lands(block: *mut Block, thread: u32, address: usize, bytes: u32) -> Result<(), Reason> {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let Some(watcher) = (*block).watcher else { return Ok(()) };
+        let place = Place { space: Space::Global, home: watcher.run, address, bytes: bytes as usize };
+        watcher.observer().store_lands(watcher.who(thread), place).map_err(|reason| *reason)
+    }
+}
+
 /// `thread` of `block` issues a bulk copy that writes shared memory of the block `home`, of the same cluster.
 ///
 /// # Safety

@@ -7,9 +7,10 @@ use gridpoint_simulator::counters::{
     BankCounts, BarrierCounts, ByteCounts, Counts, LaunchCounts, MultiplyCounts, Recorder, TranscendentalCounts,
 };
 use gridpoint_simulator::machine::hopper::{
-    gridpoint_bulk_load, gridpoint_fence_mbarrier_init, gridpoint_mbarrier_arrive, gridpoint_mbarrier_init,
-    gridpoint_mbarrier_wait, gridpoint_mma_f16, gridpoint_shared_cluster, gridpoint_stmatrix, gridpoint_wgmma,
-    gridpoint_wgmma_commit, gridpoint_wgmma_fence, gridpoint_wgmma_wait,
+    gridpoint_bulk_commit, gridpoint_bulk_load, gridpoint_bulk_store, gridpoint_bulk_wait,
+    gridpoint_fence_mbarrier_init, gridpoint_mbarrier_arrive, gridpoint_mbarrier_init, gridpoint_mbarrier_wait,
+    gridpoint_mma_f16, gridpoint_shared_cluster, gridpoint_stmatrix, gridpoint_wgmma, gridpoint_wgmma_commit,
+    gridpoint_wgmma_fence, gridpoint_wgmma_wait,
 };
 use gridpoint_simulator::machine::instructions::{
     gridpoint_atomic_add, gridpoint_barrier, gridpoint_cp_async, gridpoint_cp_async_commit, gridpoint_cp_async_wait,
@@ -254,13 +255,19 @@ extern "C" fn bulk(pointer: *const c_void) {
             gridpoint_bulk_load(SHARED, parameters.input.cast(), 256, BARRIER, 0);
         }
         while gridpoint_mbarrier_wait(BARRIER, 0, 1) == 0 {}
+        if thread() == 0 {
+            gridpoint_bulk_store(parameters.output.cast(), SHARED, 128);
+            gridpoint_bulk_commit();
+            gridpoint_bulk_wait(0, 0);
+        }
     }
 }
 
 #[test]
 fn bulk_copies_and_waits() {
-    let counts = counted(&Case::new(bulk, 64).input(vec![0; 64])).counts;
+    let counts = counted(&Case::new(bulk, 64).input(vec![0; 64]).output_words(32)).counts;
     assert_eq!(counts.read, ByteCounts { distinct: 256, total: 256 });
+    assert_eq!(counts.written, ByteCounts { distinct: 128, total: 128 });
     assert_eq!(counts.barriers, BarrierCounts { block: 1, mbarrier_waits: 64, ..BarrierCounts::default() });
 }
 

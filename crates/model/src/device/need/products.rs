@@ -4,7 +4,7 @@ use gridpoint_runtime::parameters::{GRIDPOINT_SKINNY_PARTIAL_FLOATS, GRIDPOINT_S
 
 use super::{Arithmetic, BF16, COLUMNS, DEPTH, Geometry, LaunchNeed, Need, ROWS, Sizes, WORD, Work};
 use crate::device::kernels::Kernels;
-use crate::device::products::{Epilogue, GemmTile, ProductKernel, ProductShape, Segments};
+use crate::device::products::{Epilogue, GemmTile, HopperTile, ProductKernel, ProductShape, Segments};
 
 /// Depth of a stage of the tiles, and of a span of the product of few rows.
 const STAGE_DEPTH: u64 = 64;
@@ -143,6 +143,7 @@ impl Sizes<'_> {
         needs.push(match kernel {
             ProductKernel::Skinny => self.skinny(product, segments, next()),
             ProductKernel::Tiles(tile) => self.tiles_of_product(product, tile, next().all_threads()),
+            ProductKernel::Hopper(tile) => self.hopper(product, tile, next().all_threads()),
         });
     }
 
@@ -194,6 +195,45 @@ impl Sizes<'_> {
                 tiled: warp_strips
                     * (warp_rows / ROWS)
                     * (n.div_ceil(warp_columns) * (warp_columns / COLUMNS))
+                    * (k.div_ceil(STAGE_DEPTH) * (STAGE_DEPTH / DEPTH)),
+            },
+            work: product.work(),
+        }
+    }
+
+    /// A product in tiles of warpgroups.
+    fn hopper(&self, product: &Product, tile: HopperTile, threads: u64) -> LaunchNeed {
+        const TILE_ROWS: u64 = 128;
+        const GROUP_ROWS: u64 = 64;
+        const GROUP_WARPS: u64 = 4;
+        let Product { operation, rows, n, k, normalised, epilogue, .. } = *product;
+        let Common { activations, weights, bias, residual, written } = product.common();
+        let (pair_rows, pair_columns) = tile.cluster.shape();
+        let [columns, pair_rows, pair_columns] = [tile.columns, pair_rows, pair_columns].map(u64::from);
+        let groups = rows.div_ceil(GROUP_ROWS);
+        let row_readers = rows * n.div_ceil(columns) * 4;
+        let scales = u64::from(normalised) * WORD;
+        let heads = if epilogue == Epilogue::Rotary { self.rotary(row_readers) } else { Need::default() };
+        LaunchNeed {
+            operation,
+            read: Need {
+                least: WORD + activations + weights + bias + residual + rows * scales + heads.least,
+                // What a cluster shares is loaded once for both of its blocks; the rest as for other tiles.
+                tiled: threads * WORD
+                    + activations * n.div_ceil(columns * pair_columns)
+                    + weights * rows.div_ceil(TILE_ROWS * pair_rows)
+                    + bias * groups * GROUP_WARPS * 8
+                    + residual
+                    + row_readers * scales
+                    + heads.tiled,
+            },
+            written: Need::exactly(written),
+            multiplies: Need {
+                least: product.least_multiplies(),
+                // Whole warpgroups and tiles, whole stages.
+                tiled: groups
+                    * (GROUP_ROWS / ROWS)
+                    * (n.div_ceil(columns) * (columns / COLUMNS))
                     * (k.div_ceil(STAGE_DEPTH) * (STAGE_DEPTH / DEPTH)),
             },
             work: product.work(),

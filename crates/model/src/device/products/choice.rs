@@ -5,7 +5,7 @@
 
 use gridpoint_runtime::parameters::GRIDPOINT_SKINNY_ROWS;
 
-use super::{GemmTile, ProductShape};
+use super::{Epilogue, GemmTile, HopperTile, ProductShape};
 
 /// A kernel for products, with its tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,14 +14,18 @@ pub enum ProductKernel {
     Skinny,
     /// kernels/gemm.cu: tiles on every device.
     Tiles(GemmTile),
+    /// kernels/gemm_hopper.cu: tiles by warpgroups, on compute capability 9.0.
+    Hopper(HopperTile),
 }
 
 impl ProductKernel {
-    /// The built-in choice, by arithmetic.
+    /// The built-in choice, by arithmetic, on a device that has warpgroups or not.
     #[must_use]
-    pub fn choose(shape: ProductShape, multiprocessors: u32) -> Self {
+    pub(crate) fn choose(shape: ProductShape, epilogue: Epilogue, multiprocessors: u32, warpgroups: bool) -> Self {
         if shape.rows <= GRIDPOINT_SKINNY_ROWS {
             Self::Skinny
+        } else if warpgroups && epilogue.tensor_output().takes(shape.n) {
+            Self::Hopper(HopperTile::choose(shape, multiprocessors))
         } else {
             Self::Tiles(GemmTile::choose(shape, multiprocessors))
         }
@@ -40,10 +44,25 @@ mod tests {
 
     #[test]
     fn few_rows_stream_weights() {
-        let choose = |rows| ProductKernel::choose(ProductShape { rows, n: 4096, k: 4096, segments: 1 }, 132);
+        let choose = |rows| {
+            let shape = ProductShape { rows, n: 4096, k: 4096, segments: 1 };
+            ProductKernel::choose(shape, Epilogue::Residual, 132, false)
+        };
         assert_eq!(choose(1), ProductKernel::Skinny);
         assert_eq!(choose(64), ProductKernel::Skinny);
         assert_eq!(choose(65), ProductKernel::Tiles(GemmTile::Rows64Columns64));
         assert!(choose(64).computes_scales() && !choose(65).computes_scales());
+    }
+
+    #[test]
+    fn many_rows_take_warpgroups_where_they_are() {
+        let choose = |rows, n, warpgroups| {
+            let shape = ProductShape { rows, n, k: 4096, segments: 1 };
+            ProductKernel::choose(shape, Epilogue::Residual, 132, warpgroups)
+        };
+        assert!(matches!(choose(2048, 4096, true), ProductKernel::Hopper(HopperTile { columns: 256, .. })));
+        assert_eq!(choose(64, 4096, true), ProductKernel::Skinny);
+        assert!(matches!(choose(2048, 4096, false), ProductKernel::Tiles(_)));
+        assert!(matches!(choose(2048, 4100, true), ProductKernel::Tiles(_)), "rows of 16 bytes leave by tensor copies");
     }
 }

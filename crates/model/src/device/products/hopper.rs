@@ -71,9 +71,7 @@ impl TileCluster {
 pub enum TensorOutput {
     /// Registers store them: logits and rotary.
     Registers,
-    /// As many 16-bit columns as the product has: plain.
-    Whole,
-    /// The same, with a residual that is added.
+    /// As many 16-bit columns as the product has, with a residual that is added.
     Residual,
     /// Half as many: swiglu.
     Halved,
@@ -85,7 +83,7 @@ impl TensorOutput {
     pub fn takes(self, n: u32) -> bool {
         match self {
             Self::Registers => true,
-            Self::Whole | Self::Residual => n.is_multiple_of(8),
+            Self::Residual => n.is_multiple_of(8),
             Self::Halved => n.is_multiple_of(16),
         }
     }
@@ -289,7 +287,9 @@ mod tests {
     #[test]
     fn outputs_by_tensor_copies_have_whole_rows_of_16_bytes() {
         assert!(
-            TensorOutput::Registers.takes(1003) && TensorOutput::Whole.takes(1000) && TensorOutput::Halved.takes(1008)
+            TensorOutput::Registers.takes(1003)
+                && TensorOutput::Residual.takes(1000)
+                && TensorOutput::Halved.takes(1008)
         );
         assert!(!TensorOutput::Residual.takes(1004) && !TensorOutput::Halved.takes(1000));
     }

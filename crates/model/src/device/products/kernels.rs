@@ -1,12 +1,13 @@
 //! The loaded kernels of products.
 
 use gridpoint_runtime::parameters::{
-    GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_ROW_SCALE_SHARED_BYTES,
-    GRIDPOINT_SKINNY_SHARED_BYTES, GRIDPOINT_SKINNY_SMALL_SHARED_BYTES, GemmParameters, RowScaleParameters,
+    GRIDPOINT_GEMM_64X64_SHARED_BYTES, GRIDPOINT_GEMM_128X128_SHARED_BYTES, GRIDPOINT_GEMM_HOPPER_SHARED_BYTES,
+    GRIDPOINT_ROW_SCALE_SHARED_BYTES, GRIDPOINT_SKINNY_SHARED_BYTES, GRIDPOINT_SKINNY_SMALL_SHARED_BYTES,
+    GemmParameters, RowScaleParameters, TensorGemmParameters,
 };
-use gridpoint_runtime::{Device, Parameters, RuntimeError};
+use gridpoint_runtime::{Device, Parameters, RuntimeError, TensorElement};
 
-use super::{Epilogue, GemmTile};
+use super::{Epilogue, GemmTile, HopperTile};
 use crate::device::geometry::Resident;
 use crate::weight_plan::ElementType;
 
@@ -31,6 +32,9 @@ pub(crate) struct ProductKernels {
     pub(crate) row_scale: Resident<RowScaleParameters>,
     skinny: Family<GemmParameters>,
     tiles: [Family<GemmParameters>; 2],
+    /// In the order of [`HopperTile::COLUMNS`], where the device has warpgroups.
+    hopper: Option<[Family<TensorGemmParameters>; 4]>,
+    pub(crate) element: TensorElement,
 }
 
 fn family<P: Parameters>(
@@ -55,6 +59,17 @@ impl ProductKernels {
             (8, 0) | (9 | 10, _) => GRIDPOINT_SKINNY_SHARED_BYTES,
             _ => GRIDPOINT_SKINNY_SMALL_SHARED_BYTES,
         };
+        let hopper = |names| family(device, element, names, GRIDPOINT_GEMM_HOPPER_SHARED_BYTES);
+        let hopper = if device.has_warpgroups() {
+            Some([
+                hopper(epilogues!("gemm_hopper_128x256"))?,
+                hopper(epilogues!("gemm_hopper_128x192"))?,
+                hopper(epilogues!("gemm_hopper_128x128"))?,
+                hopper(epilogues!("gemm_hopper_128x64"))?,
+            ])
+        } else {
+            None
+        };
         let row_scale = element.pick(["row_scale", "row_scale_f16"]);
         Ok(Self {
             row_scale: Resident::new(device.kernel(row_scale, GRIDPOINT_ROW_SCALE_SHARED_BYTES)?, device.properties())?,
@@ -63,6 +78,11 @@ impl ProductKernels {
                 family(device, element, epilogues!("gemm_64x64"), GRIDPOINT_GEMM_64X64_SHARED_BYTES)?,
                 family(device, element, epilogues!("gemm_128x128"), GRIDPOINT_GEMM_128X128_SHARED_BYTES)?,
             ],
+            hopper,
+            element: match element {
+                ElementType::BFloat16 => TensorElement::Bf16,
+                ElementType::Float16 => TensorElement::F16,
+            },
         })
     }
 
@@ -79,5 +99,27 @@ impl ProductKernels {
             GemmTile::Rows128Columns128 => large,
         };
         &family[epilogue as usize]
+    }
+
+    /// The product by warpgroups with tiles of so many columns.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoKernel`] for other tiles than there are, or on devices without.
+    pub(crate) fn hopper(
+        &self,
+        tile: HopperTile,
+        epilogue: Epilogue,
+    ) -> Result<&Resident<TensorGemmParameters>, RuntimeError> {
+        let place = HopperTile::COLUMNS.iter().position(|&columns| columns == tile.columns);
+        let family = place.and_then(|place| Some(&self.hopper.as_ref()?[place]));
+        family.map(|family| &family[epilogue as usize]).ok_or_else(|| RuntimeError::NoKernel {
+            module: TensorGemmParameters::MODULES.concat(),
+            kernel: format!("gemm_hopper_128x{}", tile.columns),
+        })
+    }
+
+    /// Whether there are products by warpgroups.
+    pub(crate) fn has_warpgroups(&self) -> bool {
+        self.hopper.is_some()
     }
 }

@@ -1,9 +1,10 @@
 //! The launch of a product.
 
 use gridpoint_runtime::parameters::{
-    GRIDPOINT_SCALE_COMPUTED, GRIDPOINT_SCALE_GIVEN, GRIDPOINT_SCALE_NONE, GemmParameters, RowScaleParameters,
+    GRIDPOINT_ROWS_LOGITS, GRIDPOINT_SCALE_COMPUTED, GRIDPOINT_SCALE_GIVEN, GRIDPOINT_SCALE_NONE, GemmParameters,
+    RowScaleParameters,
 };
-use gridpoint_runtime::{Launches, StepAddress};
+use gridpoint_runtime::{Launches, RuntimeError, StepAddress};
 
 use super::{Epilogue, ProductKernel, ProductShape, Segments};
 use crate::device::launches::Rows;
@@ -52,16 +53,25 @@ impl Output {
 
 impl Model {
     /// The launch of a product, behind that of its rows' scales where the kernel does not compute them.
-    pub(crate) fn product(&self, list: &mut Launches, step: StepAddress, product: &Product) {
+    ///
+    /// # Errors
+    /// The driver's error for a tensor map.
+    pub(crate) fn product(
+        &self,
+        list: &mut Launches,
+        step: StepAddress,
+        product: &Product,
+    ) -> Result<(), RuntimeError> {
         let (rows, n, k) = (product.rows, product.n as u32, product.k as u32);
         let segments = self.kernels.segments(n, k);
         let shape = ProductShape { rows: rows.capacity, n, k, segments: segments.count };
-        let kernel = self.kernels.product_kernel(shape, product.output.epilogue());
+        let epilogue = product.output.epilogue();
+        let kernel = self.kernels.product_kernel(shape, epilogue);
         if product.normalised && !kernel.computes_scales() {
             self.row_scales(list, step, product, segments);
         }
         let mut parameters = self.product_parameters(step, product, segments);
-        let (epilogue, products) = (product.output.epilogue(), &self.kernels.products);
+        let products = &self.kernels.products;
         match kernel {
             ProductKernel::Skinny => {
                 if product.normalised {
@@ -75,7 +85,18 @@ impl Model {
                 let resident = products.tiles(tile, epilogue);
                 list.push(&resident.kernel, resident.blocks_for(tile.count(rows.capacity, n), 1), &parameters);
             }
+            ProductKernel::Hopper(tile) => {
+                let kernel = &products.hopper(tile, epilogue)?.kernel;
+                // Maps of the largest step: those of all points are the same.
+                let capacity = self.capacity();
+                let map_rows =
+                    if rows.selector == GRIDPOINT_ROWS_LOGITS { capacity.logit_rows } else { capacity.tokens };
+                let maps = tile.parameters(parameters, products.element, epilogue.tensor_output(), map_rows)?;
+                let blocks = tile.blocks(rows.capacity, n, self.kernels.multiprocessors);
+                list.push_clusters(kernel, blocks, tile.cluster.blocks(), &maps);
+            }
         }
+        Ok(())
     }
 
     /// 1 / rms of the rows of a product's input.

@@ -37,6 +37,17 @@ pub enum Epilogue {
     Rotary,
 }
 
+impl Epilogue {
+    /// What it means for tensor maps.
+    pub(crate) fn tensor_output(self) -> TensorOutput {
+        match self {
+            Self::Logits | Self::Rotary => TensorOutput::Registers,
+            Self::Residual => TensorOutput::Residual,
+            Self::SwiGlu => TensorOutput::Halved,
+        }
+    }
+}
+
 /// A product's sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProductShape {

@@ -43,7 +43,7 @@ impl fmt::Display for HopperTile {
 impl ProductKernel {
     /// Every kernel with every tile.
     pub fn all() -> impl Iterator<Item = Self> + Clone {
-        std::iter::once(Self::Skinny).chain(GemmTile::ALL.map(Self::Tiles))
+        std::iter::once(Self::Skinny).chain(GemmTile::ALL.map(Self::Tiles)).chain(HopperTile::all().map(Self::Hopper))
     }
 }
 
@@ -52,6 +52,7 @@ impl fmt::Display for ProductKernel {
         match self {
             Self::Skinny => formatter.write_str("skinny"),
             Self::Tiles(tile) => write!(formatter, "tiles_{tile}"),
+            Self::Hopper(tile) => write!(formatter, "hopper_{tile}"),
         }
     }
 }
@@ -79,8 +80,8 @@ mod tests {
         }
         assert_eq!("tiles_64x64".parse(), Ok(ProductKernel::Tiles(GemmTile::Rows64Columns64)));
         let tile = HopperTile { columns: 192, cluster: TileCluster::Rows };
-        assert_eq!(tile.to_string(), "128x192_rows");
-        assert_eq!(HopperTile::all().count(), 12);
+        assert_eq!("hopper_128x192_rows".parse(), Ok(ProductKernel::Hopper(tile)));
+        assert_eq!(ProductKernel::all().count(), 3 + 12);
     }
 
     #[test]

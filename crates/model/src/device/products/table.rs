@@ -175,6 +175,19 @@ impl ProductTable {
         Ok(())
     }
 
+    /// Whether all its kernels are among those that were loaded.
+    ///
+    /// # Errors
+    /// The first entry with one that is not.
+    pub(crate) fn check_loaded(&self, warpgroups: bool) -> Result<(), TableError> {
+        for (&class, &Measurement { kernel, .. }) in &self.entries {
+            if kernel.needs_warpgroups() && !warpgroups {
+                return Err(NotPermitted::Warpgroups { kernel, class }.into());
+            }
+        }
+        Ok(())
+    }
+
     /// The name of the file for a device: `products-nvidia-h100-80gb-hbm3-0.1.0.json`.
     #[must_use]
     pub fn file_name(device: &MeasuredDevice) -> String {
