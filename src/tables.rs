@@ -97,8 +97,7 @@ mod tests {
     #[test]
     fn files_lie_in_the_cache_folder_under_the_devices_name() {
         let name = "A Card".to_owned();
-        let device =
-            MeasuredDevice { name, compute_capability: (9, 0), multiprocessors: 132, driver_version: 13_000 };
+        let device = MeasuredDevice { name, compute_capability: (9, 0), multiprocessors: 132, driver_version: 13_000 };
         let file = format!("products-a-card-{}.json", env!("CARGO_PKG_VERSION"));
         let in_folders = |cache: Option<&str>, home: Option<&str>| {
             cache_file_in(cache.map(PathBuf::from), home.map(PathBuf::from), &device)
@@ -113,8 +112,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a/b/table.json");
         let name = "a card".to_owned();
-        let device =
-            MeasuredDevice { name, compute_capability: (8, 0), multiprocessors: 108, driver_version: 13_000 };
+        let device = MeasuredDevice { name, compute_capability: (8, 0), multiprocessors: 108, driver_version: 13_000 };
         assert!(read(&path, &device).is_err_and(|error| error.is_absent()));
         let table = ProductTable::new(device.clone());
         write(&path, &table).expect("it is written");

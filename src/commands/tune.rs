@@ -152,7 +152,7 @@ fn tune(
 ) -> Result<ProductTable, Failure> {
     let failure = |error: TuneError| match &error {
         TuneError::Time(time) if time.is_of_the_request() => {
-            Failure::Usage(format!("{error}; --rows may name fewer").into())
+            Failure::Usage(format!("{error}; fewer --rows or --layers take less").into())
         }
         _ => Failure::failed(error),
     };

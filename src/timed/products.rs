@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gridpoint_model::{
-    Arithmetic, Epilogue, LaunchNeed, MeasuredDevice, Measurement, ModelConfig, ProductClass, ProductKernel, ProductTable, RowClass,
-    TableError,
+    Arithmetic, Epilogue, LaunchNeed, MeasuredDevice, Measurement, ModelConfig, ProductClass, ProductKernel,
+    ProductTable, RowClass, TableError,
 };
 use gridpoint_plan::GridPoint;
 use gridpoint_runtime::{Launch, Launches, RuntimeError, Stream};
@@ -28,7 +28,9 @@ pub enum TuneError {
     #[error(transparent)]
     Table(#[from] TableError),
     /// A kernel that gives other results: a defect of the kernel.
-    #[error("a step of `{rows}` rows answers other tokens with `{kernel}` than with the kernels before it: kernels must give the same bits")]
+    #[error(
+        "a step of `{rows}` rows answers other tokens with `{kernel}` than with the kernels before it: kernels must give the same bits"
+    )]
     Differs {
         /// The kernel.
         kernel: ProductKernel,
@@ -116,8 +118,8 @@ fn units(launches: &Launches, needs: &[LaunchNeed], operation: &str) -> (Vec<Vec
 }
 
 impl Bench {
-    /// Times every kernel that the products of a step with these rows may take, one after another, each with the step's other products on
-    /// the built-in choice where they may not take it. The rig must be for [`TunedRows::shape`]; its model takes the built-in choices then.
+    /// Times every kernel that the products of a step with these rows may take, one after another; products that may not take it keep the
+    /// built-in choice meanwhile. The rig must be for [`TunedRows::shape`]; its model has the built-in choices afterwards.
     ///
     /// # Errors
     /// A step that the rig is not for, a kernel with other results, or the device's error.
@@ -157,7 +159,9 @@ impl Bench {
         let mut expected: Option<Vec<i32>> = None;
         for kernel in ProductKernel::all() {
             let mut table = ProductTable::new(device.clone());
-            for product in products.iter().filter(|product| rig.model.product_candidates(product.class).contains(&kernel)) {
+            for product in
+                products.iter().filter(|product| rig.model.product_candidates(product.class).contains(&kernel))
+            {
                 table.insert(product.class, Measurement { kernel, rows, microseconds: Vec::new() })?;
             }
             if table.entries().len() == 0 {
@@ -193,11 +197,12 @@ impl Bench {
         let rotates = units.len() as u64 * layer_bytes >= CACHE_FILLS * self.cache_bytes();
         let Self { clock, bandwidth, repeats, simulated, .. } = self;
         let flush = |stream: &Stream| bandwidth.flush(stream);
-        let unit =
-            |stream: &Stream, index: usize| units[index % units.len()].iter().try_for_each(|launch| stream.launch(launch));
+        let unit = |stream: &Stream, index: usize| {
+            units[index % units.len()].iter().try_for_each(|launch| stream.launch(launch))
+        };
         let all = |stream: &Stream, _| (0..units.len()).try_for_each(|index| unit(stream, index));
         // Also the warm-up.
-        let pass = Quantiles::of(clock.samples(3, &flush, None, all)?).median;
+        let pass = Quantiles::of(clock.samples(if *simulated { 1 } else { 3 }, &flush, None, all)?).median;
         let each = (pass / units.len() as f64).max(0.1);
         let samples = |microseconds: f64| {
             let affordable = (CANDIDATE_MICROSECONDS / microseconds.max(1.0)) as u32;
@@ -212,7 +217,9 @@ impl Bench {
         let rounds = if *simulated { 1 } else { (CHAIN_MICROSECONDS / (each * units.len() as f64)).ceil() as usize };
         let chain = (units.len() * rounds.max(1)).min(MOST_CHAINED);
         let graph = capture(clock, units.iter().cycle().take(chain).flatten(), Arc::clone(retained))?;
-        graph.launch(&clock.stream)?;
+        if !*simulated {
+            graph.launch(&clock.stream)?;
+        }
         let chained = clock.samples(samples(each * chain as f64), &flush, None, |stream, _| graph.launch(stream))?;
         Ok(Quantiles::of(chained).median / chain as f64)
     }

@@ -9,7 +9,7 @@ use crate::program::{GQA, Ran};
 /// Times the smallest shape once.
 fn tune<'a>(cache: &Path, more: &[&'a str]) -> Ran {
     let common = ["tune", "--device", "simulator", "--simulated-times", "--repeats", "1"];
-    Ran::with_cache(cache, &[&common, more].concat())
+    Ran::with_cache(cache, &[&common[..], more].concat())
 }
 
 fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -42,7 +42,10 @@ fn every_candidate_of_every_class_is_timed_and_the_table_is_taken() {
     let ran = tune(folder.path(), &tiny(&["--rows", "3,4,70", "--output", name, "--format", "json"]));
     assert_eq!(ran.status, Some(0), "{ran:?}");
     let object = ran.json();
-    assert_eq!((&object["simulated"], &object["model"], &object["output"]), (&true.into(), &"tiny".into(), &name.into()));
+    assert_eq!(
+        (&object["simulated"], &object["model"], &object["output"]),
+        (&true.into(), &"tiny".into(), &name.into())
+    );
     let table: Value = serde_json::from_slice(&std::fs::read(&file).expect("the table")).expect("JSON");
     assert_eq!(table, object["table"]);
     assert_eq!(table["device"]["name"], "gridpoint simulated device");
@@ -97,12 +100,13 @@ fn the_cache_folder_is_written_and_read() {
     let generate = |cache: &Path, more: &[&str]| {
         let common = ["generate", "--device", "simulator", "--format", "json", "--model", GQA, "--prompt-ids", "1,2,3"];
         let limits = ["--max-new-tokens", "4", "--max-requests", "8", "--max-tokens", "8", "--all-prefills"];
-        Ran::with_cache(cache, &[&common, &limits, more].concat())
+        Ran::with_cache(cache, &[&common[..], &limits, more].concat())
     };
     let measured = |ran: &Ran| {
         let groups = ran.json()["products"].as_array().expect("products").clone();
         let of = |tokens: u32| {
-            let group = groups.iter().find(|group| group["tokens"].as_array().is_some_and(|all| all.contains(&tokens.into())));
+            let group =
+                groups.iter().find(|group| group["tokens"].as_array().is_some_and(|all| all.contains(&tokens.into())));
             let kernels = group.expect("the tokens").clone();
             kernels["kernels"]["qkv product"].as_str().is_some_and(|words| words.ends_with(" (measured)"))
         };
@@ -117,11 +121,15 @@ fn the_cache_folder_is_written_and_read() {
 
     // A file of another version is not used, and that is said; named, it is an error.
     let text = std::fs::read_to_string(&file).expect("the table");
-    let older = text.replacen(&format!("\"gridpoint\":\"{}\"", env!("CARGO_PKG_VERSION")), "\"gridpoint\":\"0.0.1\"", 1);
+    let older =
+        text.replacen(&format!("\"gridpoint\":\"{}\"", env!("CARGO_PKG_VERSION")), "\"gridpoint\":\"0.0.1\"", 1);
     std::fs::write(&file, older).expect("it is written");
     let ran = generate(cache, &[]);
     assert_eq!((ran.status, measured(&ran)), (Some(0), [false; 3]), "{ran:?}");
-    assert!(ran.stderr.contains("WARN products' kernels are built in: `") && ran.stderr.contains("tune again"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("WARN products' kernels are built in: `") && ran.stderr.contains("tune again"),
+        "{ran:?}"
+    );
     let name = file.to_str().expect("a name");
     let ran = generate(cache, &["--products", name]);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
@@ -145,5 +153,5 @@ fn what_cannot_be_tuned_is_refused_in_a_sentence() {
     says(&["--shape", "tiny", "--rows", "0"], "--rows has `0`");
     says(&["--shape", "tiny", "--rows", "1,x"], "it must be a whole number");
     says(&["--shape", "tiny", "--num-cuda-graphs", "none"], "--rows must name the rows");
-    says(&["--shape", "llama-3-8b", "--rows", "1"], "--rows may name fewer");
+    says(&["--shape", "llama-3-8b", "--rows", "1"], "fewer --rows or --layers take less");
 }

@@ -13,5 +13,14 @@ use crate::support::Case;
 
 /// All cases of whole steps.
 pub(crate) fn all() -> Vec<Case> {
-    [models::cases(), replay::cases(), chain::cases(), batching::cases(), reference::cases(), products::cases(), shapes::cases()].concat()
+    [
+        models::cases(),
+        replay::cases(),
+        chain::cases(),
+        batching::cases(),
+        reference::cases(),
+        products::cases(),
+        shapes::cases(),
+    ]
+    .concat()
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use gridpoint_graph::{CaptureProgress, CaptureSummary, StepReport, StepTotals};
 use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, Weights};
-use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_plan::traffic::StepHistogram;
+use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::Device;
 
 use crate::error::{EngineError, RequestError};

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use gridpoint_graph::StepLayout;
-use gridpoint_model::{Capacity, Kernels, KvCache, LaunchOrder, Model, ModelConfig, ModelError, WeightStore, Weights, Workspace};
+use gridpoint_model::{
+    Capacity, Kernels, KvCache, LaunchOrder, Model, ModelConfig, ModelError, WeightStore, Weights, Workspace,
+};
 use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError};
 

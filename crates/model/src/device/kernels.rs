@@ -13,8 +13,8 @@ use gridpoint_runtime::{Device, Parameters, RuntimeError};
 use super::geometry::Resident;
 use super::order::LaunchOrder;
 use super::products::{
-    ChoiceOrigin, Epilogue, MeasuredDevice, ProductClass, ProductKernel, ProductKernels, ProductShape, ProductTable, RowClass, Segments,
-    TableError,
+    ChoiceOrigin, Epilogue, MeasuredDevice, ProductClass, ProductKernel, ProductKernels, ProductShape, ProductTable,
+    RowClass, Segments, TableError,
 };
 use crate::weight_plan::ElementType;
 
@@ -126,7 +126,11 @@ impl Kernels {
     }
 
     /// The class of a product, the kernel that it takes, and whence that is known.
-    pub(crate) fn product_choice(&self, shape: ProductShape, epilogue: Epilogue) -> (ProductClass, ProductKernel, ChoiceOrigin) {
+    pub(crate) fn product_choice(
+        &self,
+        shape: ProductShape,
+        epilogue: Epilogue,
+    ) -> (ProductClass, ProductKernel, ChoiceOrigin) {
         let ProductShape { rows, n, k, .. } = shape;
         let class = ProductClass { element: self.element, epilogue, n, k, rows: RowClass::of(rows) };
         match self.table.as_ref().and_then(|table| table.get(&class)) {

@@ -19,6 +19,7 @@ pub use model::Model;
 pub use need::{Arithmetic, LaunchNeed, Need, RequestLengths, StepLengths, Work};
 pub use order::LaunchOrder;
 pub use products::{
-    ChoiceOrigin, Epilogue, GemmTile, HopperTile, MeasuredDevice, Measurement, NotPermitted, PointProducts, ProductChoice, ProductClass, ProductKernel,
-    ProductShape, ProductTable, RowClass, Segments, TableError, TensorOutput, TileCluster, UnknownWord,
+    ChoiceOrigin, Epilogue, GemmTile, HopperTile, MeasuredDevice, Measurement, NotPermitted, PointProducts,
+    ProductChoice, ProductClass, ProductKernel, ProductShape, ProductTable, RowClass, Segments, TableError,
+    TensorOutput, TileCluster, UnknownWord,
 };

@@ -88,7 +88,10 @@ mod tests {
     fn a_word_that_is_none_is_refused_with_those_that_are() {
         for word in ["", "Skinny", "tiles", "tiles_64x128", "skinny "] {
             let error = word.parse::<ProductKernel>().expect_err("no kernel").to_string();
-            assert!(error.starts_with(&format!("`{word}` is no kernel for products: it must be one of skinny, ")), "{error}");
+            assert!(
+                error.starts_with(&format!("`{word}` is no kernel for products: it must be one of skinny, ")),
+                "{error}"
+            );
         }
     }
 }

@@ -36,7 +36,9 @@ pub enum NotPermitted {
         class: ProductClass,
     },
     /// A device, or kernels, without warpgroups.
-    #[error("`{kernel}` for {class} multiplies by warpgroups, which are there on compute capability 9.0 alone and in kernels built for sm_90a")]
+    #[error(
+        "`{kernel}` for {class} multiplies by warpgroups, which are there on compute capability 9.0 alone and in kernels built for sm_90a"
+    )]
     Warpgroups {
         /// The kernel.
         kernel: ProductKernel,
@@ -47,7 +49,6 @@ pub enum NotPermitted {
 
 /// The compute capability that has warpgroups.
 const WARPGROUPS: (i32, i32) = (9, 0);
-
 
 impl ProductKernel {
     /// Whether the kernel multiplies by warpgroups.
@@ -65,9 +66,7 @@ impl ProductKernel {
             Self::Skinny if class.rows.rows() > GRIDPOINT_SKINNY_ROWS => {
                 Err(NotPermitted::Rows { kernel: self, most: GRIDPOINT_SKINNY_ROWS, class })
             }
-            Self::Tiles(tile) if !tile.takes(segments) => {
-                Err(NotPermitted::Segments { kernel: self, class, segments })
-            }
+            Self::Tiles(tile) if !tile.takes(segments) => Err(NotPermitted::Segments { kernel: self, class, segments }),
             Self::Hopper(_) if device.compute_capability != WARPGROUPS => {
                 Err(NotPermitted::Warpgroups { kernel: self, class })
             }
@@ -89,7 +88,12 @@ mod tests {
     use crate::weight_plan::ElementType;
 
     fn device(multiprocessors: u32) -> MeasuredDevice {
-        MeasuredDevice { name: "a card".to_owned(), compute_capability: (9, 0), multiprocessors, driver_version: 13_000 }
+        MeasuredDevice {
+            name: "a card".to_owned(),
+            compute_capability: (9, 0),
+            multiprocessors,
+            driver_version: 13_000,
+        }
     }
 
     fn class(n: u32, k: u32, rows: u32) -> ProductClass {
@@ -106,7 +110,10 @@ mod tests {
         assert_eq!(large.permits(class(4096, 4096, 1), &device(132)), Ok(()));
         let error = large.permits(class(1280, 8192, 512), &device(132)).expect_err("four segments");
         assert!(error.to_string().ends_with("of 512 rows is cut into 4"), "{error}");
-        assert_eq!(ProductKernel::Tiles(GemmTile::Rows64Columns64).permits(class(1280, 8192, 512), &device(132)), Ok(()));
+        assert_eq!(
+            ProductKernel::Tiles(GemmTile::Rows64Columns64).permits(class(1280, 8192, 512), &device(132)),
+            Ok(())
+        );
     }
 
     #[test]
@@ -114,7 +121,12 @@ mod tests {
         let tile = |columns| ProductKernel::Hopper(HopperTile { columns, cluster: crate::TileCluster::Rows });
         assert_eq!(tile(256).permits(class(4096, 4096, 512), &device(132)), Ok(()));
         for (kernel, class, device, words) in [
-            (tile(256), class(4096, 4096, 512), MeasuredDevice { compute_capability: (10, 0), ..device(132) }, "warpgroups"),
+            (
+                tile(256),
+                class(4096, 4096, 512),
+                MeasuredDevice { compute_capability: (10, 0), ..device(132) },
+                "warpgroups",
+            ),
             (tile(192), class(1280, 8192, 512), device(132), "is cut into 4"),
             (tile(128), class(4100, 4096, 512), device(132), "multiples of 16 bytes"),
         ] {

@@ -100,9 +100,8 @@ impl Model {
     /// Every kernel that products of a class may take here.
     #[must_use]
     pub fn product_candidates(&self, class: ProductClass) -> Vec<ProductKernel> {
-        let permitted = |kernel: &ProductKernel| {
-            self.kernels.has(*kernel) && kernel.permits(class, self.kernels.device()).is_ok()
-        };
+        let permitted =
+            |kernel: &ProductKernel| self.kernels.has(*kernel) && kernel.permits(class, self.kernels.device()).is_ok();
         ProductKernel::all().filter(permitted).collect()
     }
 

@@ -71,7 +71,9 @@ pub enum TableError {
         found: String,
     },
     /// A table of another device.
-    #[error("the table of products was measured on another device: its {what} is `{found}` and that of this one `{expected}`, so tune here")]
+    #[error(
+        "the table of products was measured on another device: its {what} is `{found}` and that of this one `{expected}`, so tune here"
+    )]
     Device {
         /// What differs.
         what: &'static str,

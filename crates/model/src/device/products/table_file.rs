@@ -270,7 +270,11 @@ mod tests {
             ("4096", "0", "`n` of entry 1 is `0`"),
             ("\"rows\":16", "\"rows\":17", "`rows` of entry 1 is `17`, it must be a power of two"),
             ("rows\":396", "rows\":256", "`measured_rows` of entry 2 is `256`, it must be above 256 and at most 512"),
-            ("\"kernel\":\"skinny\"", "\"kernel\":\"skin\"", "`kernel` of entry 1 is `skin`, it must be one of skinny, "),
+            (
+                "\"kernel\":\"skinny\"",
+                "\"kernel\":\"skin\"",
+                "`kernel` of entry 1 is `skin`, it must be one of skinny, ",
+            ),
             ("\"kernel\":\"skinny\"", "\"kernel\":\"tiles_128x128\"", "`kernel` of entry 1 is `tiles_128x128`"),
             ("3.5", "-3.5", "`microseconds` of entry 1 is `skinny: -3.5`"),
             ("3.5", "1e999", "malformed"),
