@@ -19,6 +19,8 @@ use std::process::ExitCode;
 mod architectures;
 #[path = "build/bindings.rs"]
 mod bindings;
+#[path = "build/cache.rs"]
+mod cache;
 #[path = "build/host.rs"]
 mod host;
 #[path = "build/nvcc.rs"]
@@ -55,12 +57,17 @@ fn build() -> Result<(), String> {
     let architectures = nvcc::architectures()?;
     let sources = sources::Sources::read("kernels")?;
     bindings::build(&out)?;
-    host::build(&sources, &out)?;
-    host::build_checked(&sources)?;
-    planted::build(&sources, &out)?;
     let tests = sources::Sources::read_on_top_of("tests/instructions", &sources)?;
-    host::build_tests(&tests)?;
-    let images = nvcc::build(&sources, &architectures, &out)?;
-    let test_images = nvcc::build(&tests, &architectures, &out)?;
+    let cache = cache::Cache::around(&out)?;
+    let mut archives = vec![host::kernels(&sources, &out, &cache)?, host::checked_kernels(&sources, &out)?];
+    archives.extend(planted::archives(&sources, &out)?);
+    archives.extend(host::test_kernels(&tests, &out)?);
+    let images = nvcc::images(&sources, &architectures, &out)?;
+    let test_images = nvcc::images(&tests, &architectures, &out)?;
+    let device = [&images, &test_images].into_iter().flatten();
+    let jobs =
+        archives.iter().flat_map(|archive| archive.jobs(&cache)).chain(device.flat_map(|images| images.jobs(&cache)));
+    cache::run(jobs.collect())?;
+    archives.iter().try_for_each(host::Archive::link)?;
     table::write((&sources, images.as_ref()), (&tests, test_images.as_ref()), &out)
 }

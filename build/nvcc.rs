@@ -1,13 +1,14 @@
 //! The device build of the kernels: one fatbin a `.cu` file, where nvcc is found.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::thread;
 
 use crate::architectures::{self, Architecture};
+use crate::cache::{Cache, Job};
 use crate::sources::{Source, Sources};
 
 /// Folders of a CUDA toolkit, in the order in which they are asked.
@@ -23,14 +24,50 @@ const FLAGS: [&str; 7] =
 const PACKED: &str = "--compress-mode=size";
 const FIRST_PACKING: i32 = 13;
 
-/// What nvcc made.
+/// Makes ptxas say what each kernel takes, for scripts/check-kernels.sh.
+const TELLING: [&str; 2] = ["-Xptxas", "-v"];
+
+/// What nvcc makes.
 pub(crate) struct Images {
     /// The compiler's version in full, as `13.0.88`.
     pub(crate) version: String,
     /// What every image holds, as `sm_90a` or `compute_90`.
     pub(crate) architectures: Vec<String>,
     /// One fatbin for each module, in the modules' order.
-    pub(crate) files: Vec<PathBuf>,
+    compilations: Vec<Compilation>,
+}
+
+/// A module that becomes a fatbin.
+struct Compilation {
+    nvcc: PathBuf,
+    arguments: Vec<OsString>,
+    source: PathBuf,
+    file: PathBuf,
+    /// What the images are called, and the compiler's version.
+    images: Vec<Architecture>,
+    version: String,
+    /// Bytes of the source.
+    length: u64,
+    /// What the fatbin depends on beside the arguments: the compiler's version, the source and the headers.
+    fingerprint: (String, u64),
+}
+
+/// A compilation by nvcc takes longer than one by the host's compiler: all of them begin first.
+const DEVICE_WEIGHT: u64 = 100;
+
+impl Images {
+    /// What makes the fatbins.
+    pub(crate) fn jobs<'a>(&'a self, cache: &'a Cache) -> impl Iterator<Item = Job<'a>> {
+        self.compilations.iter().map(move |compilation| Job {
+            weight: DEVICE_WEIGHT * compilation.length,
+            run: Box::new(move || compilation.make(cache)),
+        })
+    }
+
+    /// The fatbin of a module, by its place among the modules.
+    pub(crate) fn file(&self, index: usize) -> Option<&Path> {
+        self.compilations.get(index).map(|compilation| compilation.file.as_path())
+    }
 }
 
 /// Whether a variable is set to something other than nothing or `0`.
@@ -45,8 +82,9 @@ pub(crate) fn architectures() -> Result<Vec<Architecture>, String> {
     architectures::parse(if list.trim().is_empty() { architectures::DEFAULT } else { &list })
 }
 
-/// Compiles every module for every architecture. `None` without nvcc or without the feature `cuda`; cargo's user is told.
-pub(crate) fn build(sources: &Sources, architectures: &[Architecture], out: &Path) -> Result<Option<Images>, String> {
+/// What every module is to become, compiled for every architecture by [`Images::jobs`]. `None` without nvcc or without the feature `cuda`;
+/// cargo's user is told.
+pub(crate) fn images(sources: &Sources, architectures: &[Architecture], out: &Path) -> Result<Option<Images>, String> {
     for name in TOOLKIT_VARIABLES.iter().chain(&["NVCC", "NVCC_CCBIN", "GRIDPOINT_REQUIRE_NVCC"]) {
         println!("cargo::rerun-if-env-changed={name}");
     }
@@ -56,9 +94,11 @@ pub(crate) fn build(sources: &Sources, architectures: &[Architecture], out: &Pat
         println!("cargo::rerun-if-changed={}", nvcc.path.display());
         println!("cargo::rustc-cfg=have_kernels");
         refuse_unknown(&nvcc, architectures)?;
-        let files = compile_all(&nvcc, architectures, sources, out)?;
+        let compilations =
+            sources.modules.iter().map(|module| Compilation::new(&nvcc, architectures, &sources.folder, module, out));
+        let compilations = compilations.collect();
         let architectures = architectures.iter().flat_map(Architecture::images).collect();
-        return Ok(Some(Images { version: nvcc.version, architectures, files }));
+        return Ok(Some(Images { version: nvcc.version, architectures, compilations }));
     } else {
         println!(
             "cargo::warning=nvcc was not found (NVCC, CUDA_HOME, CUDA_PATH, PATH, /usr/local/cuda): the kernels are built for the \
@@ -123,68 +163,81 @@ fn refuse_unknown(nvcc: &Nvcc, architectures: &[Architecture]) -> Result<(), Str
     }
 }
 
-/// Compiles as many modules at a time as cargo grants jobs. The first failure in the modules' order is returned.
-fn compile_all(
-    nvcc: &Nvcc,
-    architectures: &[Architecture],
-    sources: &Sources,
-    out: &Path,
-) -> Result<Vec<PathBuf>, String> {
-    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1_usize);
-    let queue = Mutex::new(sources.modules.iter().enumerate());
-    let results = Mutex::new(Vec::new());
-    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
-    thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, sources.modules.len().max(1)) {
-            scope.spawn(|| {
-                while let Some((index, module)) = next() {
-                    let result = compile(nvcc, architectures, &sources.folder, module, out);
-                    if let Ok(mut results) = results.lock() {
-                        results.push((index, result));
-                    }
-                }
-            });
+impl Compilation {
+    fn new(nvcc: &Nvcc, architectures: &[Architecture], include: &Path, module: &Source, out: &Path) -> Self {
+        let mut arguments: Vec<OsString> = FLAGS.iter().chain(&TELLING).map(Into::into).collect();
+        let major = nvcc.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+        if major >= FIRST_PACKING {
+            arguments.push(PACKED.into());
         }
-    });
-    let mut results = results.into_inner().map_err(|_| "a compiling thread panicked".to_owned())?;
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
-}
+        for architecture in architectures {
+            arguments.extend(["-gencode".into(), architecture.gencode().into()]);
+        }
+        if let Some(host_compiler) = env::var_os("NVCC_CCBIN").filter(|path| !path.is_empty()) {
+            arguments.extend(["-ccbin".into(), host_compiler]);
+        }
+        // Relative paths: the line tables of an image name the sources as the repository does.
+        arguments.extend(["-I".into(), include.into(), module.path.clone().into()]);
+        Self {
+            nvcc: nvcc.path.clone(),
+            arguments,
+            source: module.path.clone(),
+            file: out.join(&module.name).with_extension("fatbin"),
+            images: architectures.to_vec(),
+            version: nvcc.version.clone(),
+            length: module.length,
+            fingerprint: (nvcc.version.clone(), module.fingerprint),
+        }
+    }
 
-/// Compiles one module, unless what stands was made from the same sources by the same command.
-fn compile(
-    nvcc: &Nvcc,
-    architectures: &[Architecture],
-    include: &Path,
-    module: &Source,
-    out: &Path,
-) -> Result<PathBuf, String> {
-    let fatbin = out.join(&module.name).with_extension("fatbin");
-    let mut command = Command::new(&nvcc.path);
-    command.args(FLAGS);
-    let major = nvcc.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if major >= FIRST_PACKING {
-        command.arg(PACKED);
+    /// Compiles the module, unless it was compiled before from the same sources by the same command.
+    fn make(&self, cache: &Cache) -> Result<(), String> {
+        let Self { nvcc, arguments, source, file, fingerprint, .. } = self;
+        cache.fill(file, &(arguments, fingerprint), || {
+            // The file that stands may be a link to what is kept.
+            let (made, steps) = (file.with_extension("made"), file.with_extension("steps"));
+            fs::create_dir_all(&steps).map_err(|error| format!("cannot make `{}`: {error}", steps.display()))?;
+            let mut command = Command::new(nvcc);
+            command.args(arguments).arg("--keep").arg("--keep-dir").arg(&steps).arg("-o").arg(&made);
+            let output = command.output().map_err(|error| format!("cannot run `{}`: {error}", nvcc.display()))?;
+            let said = [output.stdout, output.stderr].concat();
+            if !output.status.success() {
+                return Err(format!("nvcc cannot compile `{}`:\n{}", source.display(), String::from_utf8_lossy(&said)));
+            }
+            let shown = self.show(cache, &steps, &said);
+            shown.map_err(|error| format!("cannot keep the images of `{}`: {error}", source.display()))?;
+            // Only what was shown is read again.
+            let _ = fs::remove_dir_all(&steps);
+            Ok(made)
+        })
     }
-    for architecture in architectures {
-        command.arg("-gencode").arg(architecture.gencode());
-    }
-    if let Some(host_compiler) = env::var_os("NVCC_CCBIN").filter(|path| !path.is_empty()) {
-        command.arg("-ccbin").arg(host_compiler);
-    }
-    // Relative paths: the line tables of an image name the sources as the repository does.
-    command.arg("-I").arg(include).arg(&module.path).arg("-o").arg(&fatbin);
 
-    let key = format!("{} {:?} {:x}", nvcc.version, command, module.fingerprint);
-    let key_file = fatbin.with_extension("key");
-    if fatbin.is_file() && fs::read_to_string(&key_file).is_ok_and(|standing| standing == key) {
-        return Ok(fatbin);
+    /// Leaves for scripts/check-kernels.sh, in the cache's folder `MODULE.device`, the machine code and PTX of the module, what ptxas said,
+    /// and as `made-from` the compiler's version, its options and all sources, by which the script knows them to be those that it would make.
+    fn show(&self, cache: &Cache, steps: &Path, said: &[u8]) -> io::Result<()> {
+        let stem = self.source.file_stem().and_then(OsStr::to_str).unwrap_or("");
+        let folder = cache.folder().join(format!("{stem}.device"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        for Architecture { name, machine_code, ptx } in &self.images {
+            for (wanted, extension, image) in [(machine_code, "cubin", "sm"), (ptx, "ptx", "compute")] {
+                if *wanted {
+                    let step = steps.join(format!("{stem}.compute_{name}.{extension}"));
+                    fs::copy(step, folder.join(format!("{image}_{name}.{extension}")))?;
+                }
+            }
+        }
+        fs::write(folder.join("report"), said)?;
+        let output = |flag: &&&str| **flag == "-fatbin" || flag.starts_with("--threads");
+        let flags: Vec<&str> = FLAGS.iter().filter(|flag| !output(flag)).copied().collect();
+        let mut text = format!("{}\n{}\n", self.version, flags.join(" ")).into_bytes();
+        for (place, extension) in [("kernels", "h"), ("kernels", "cuh"), ("tests/instructions", "h")] {
+            let mut headers = fs::read_dir(place)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+            headers.retain(|path| path.extension() == Some(OsStr::new(extension)));
+            headers.sort();
+            headers.iter().try_for_each(|path| fs::read(path).map(|header| text.extend(header)))?;
+        }
+        text.extend(fs::read(&self.source)?);
+        fs::write(folder.join("made-from"), text)
     }
-    let output = command.output().map_err(|error| format!("cannot run `{}`: {error}", nvcc.path.display()))?;
-    if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        return Err(format!("nvcc cannot compile `{}`:\n{}", module.path.display(), String::from_utf8_lossy(&said)));
-    }
-    fs::write(&key_file, key).map_err(|error| format!("cannot write `{}`: {error}", key_file.display()))?;
-    Ok(fatbin)
 }

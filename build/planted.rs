@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::host;
+use crate::host::{self, Archive};
 use crate::sources::Sources;
 
 /// A kernel file with a bug.
@@ -143,27 +143,27 @@ pub(crate) const PLANTS: [Plant; 16] = [
     },
 ];
 
-/// Compiles the copies, told of as checked kernels are.
-pub(crate) fn build(sources: &Sources, out: &Path) -> Result<(), String> {
-    for plant in &PLANTS {
-        let path = sources.folder.join(plant.module).with_extension("cu");
-        let mut text =
-            fs::read_to_string(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
-        for (from, to) in plant.patches {
-            if text.matches(from).count() != 1 {
-                let words = from.trim();
-                return Err(format!(
-                    "build/planted.rs, `{}`: `{words}` must stand in `{}` once",
-                    plant.name,
-                    path.display()
-                ));
-            }
-            text = text.replace(from, to);
+/// The copies, to be compiled as checked kernels are.
+pub(crate) fn archives(sources: &Sources, out: &Path) -> Result<Vec<Archive>, String> {
+    PLANTS.iter().map(|plant| archive(plant, sources, out)).collect()
+}
+
+fn archive(plant: &Plant, sources: &Sources, out: &Path) -> Result<Archive, String> {
+    let path = sources.folder.join(plant.module).with_extension("cu");
+    let mut text = fs::read_to_string(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    for (from, to) in plant.patches {
+        if text.matches(from).count() != 1 {
+            let words = from.trim();
+            return Err(format!(
+                "build/planted.rs, `{}`: `{words}` must stand in `{}` once",
+                plant.name,
+                path.display()
+            ));
         }
-        let copy = out.join(plant.name).with_extension("cu");
-        fs::write(&copy, text).map_err(|error| format!("cannot write `{}`: {error}", copy.display()))?;
-        let symbol = format!("gridpoint_planted_{}", plant.name);
-        host::build_told(sources, [&copy], &symbol, &symbol)?;
+        text = text.replace(from, to);
     }
-    Ok(())
+    let copy = out.join(plant.name).with_extension("cu");
+    fs::write(&copy, text).map_err(|error| format!("cannot write `{}`: {error}", copy.display()))?;
+    let symbol = format!("gridpoint_planted_{}", plant.name);
+    host::told_file(sources, copy, &symbol, &symbol, out)
 }

@@ -12,6 +12,8 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// Changes when the file or any header beside it changes.
     pub(crate) fingerprint: u64,
+    /// Bytes of the file.
+    pub(crate) length: u64,
 }
 
 /// All `.cu` files of a folder, by name.
@@ -20,8 +22,8 @@ pub(crate) struct Sources {
     pub(crate) folder: PathBuf,
     /// The modules in ascending order of their names.
     pub(crate) modules: Vec<Source>,
-    /// Changes when a header changes.
-    headers: u64,
+    /// Changes when a header changes, also one of the other folder that these include.
+    pub(crate) headers: u64,
 }
 
 impl Sources {
@@ -64,8 +66,9 @@ impl Sources {
             }
             let mut hasher = DefaultHasher::new();
             headers.hash(&mut hasher);
-            fs::read(&path).map_err(|error| failed(&path, error))?.hash(&mut hasher);
-            modules.push(Source { name, path, fingerprint: hasher.finish() });
+            let text = fs::read(&path).map_err(|error| failed(&path, error))?;
+            text.hash(&mut hasher);
+            modules.push(Source { name, path, fingerprint: hasher.finish(), length: text.len() as u64 });
         }
         Ok(Self { folder, modules, headers })
     }

@@ -16,7 +16,7 @@ pub(crate) fn write((sources, images): Built<'_>, (tests, test_images): Built<'_
     let mut text = String::from("kernel_list! {\n");
     let architectures = images.map_or(&[][..], |images| &images.architectures);
     let nvcc = images.map(|images| &images.version);
-    let image = |images: Option<&Images>, index: usize| match images.and_then(|images| images.files.get(index)) {
+    let image = |images: Option<&Images>, index: usize| match images.and_then(|images| images.file(index)) {
         Some(file) => format!("include_bytes!({:?})", file.display().to_string()),
         None => "b\"\"".to_owned(),
     };

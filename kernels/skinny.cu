@@ -649,7 +649,7 @@ GRIDPOINT_DEVICE void run_pass(const GemmParameters& parameters, const Share& sh
 template <class Epilogue, int Tiles>
 GRIDPOINT_DEVICE void run_share(const GemmParameters& parameters, const Share& share) {
   const Ring ring = ring_of<Tiles>(share);
-  Stream stream;
+  Stream stream = {};
   stream.read = ring.address;
   stream.write = ring.end - ring.stage_bytes;
   // Fill all stages but one. Weights need no kernel before this one, so they start before the wait; a thread's groups complete in

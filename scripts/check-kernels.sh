@@ -14,7 +14,8 @@
 # Every breach is one sentence on standard error; the exit status is then 1.
 #
 # nvcc is $NVCC or on PATH; nvdisasm is $NVDISASM, beside nvcc, or on PATH. scripts/get-nvcc.sh --with-nvdisasm fetches both. What was compiled
-# from the same files by the same command lies in target/check-kernels and is not compiled again.
+# from the same files by the same command lies in target/check-kernels and is not compiled again; nor is what cargo's build compiled so, whose
+# machine code, PTX and report of ptxas lie in target/compiled-kernels (build/nvcc.rs).
 set -euo pipefail
 
 say() { echo "check-kernels.sh: $*" >&2; }
@@ -67,12 +68,28 @@ headers=$(cat $(ls kernels/*.h kernels/*.cuh tests/instructions/*.h 2>/dev/null)
 # Kernels of the tests are named with their folder, so that a star stands for kernels of the program alone.
 prefix_of() { case $1 in tests/*) echo tests/ ;; esac; }
 
-# assemble SOURCE INPUT VIRTUAL ARCHITECTURE: leaves NAME.log, ptxas's words, and NAME.opcodes, lines `kernel architecture opcode count`.
+# built SOURCE: the folder of what cargo's build made of the source, where it was made from what stands now.
+built() {
+  local folder=target/compiled-kernels/$(basename "$1" .cu).device
+  local LC_ALL=C
+  if { shopt -s nullglob; printf '%s\n%s\n' "$compiler" "${flags% }"; cat kernels/*.h kernels/*.cuh tests/instructions/*.h "$1"; } \
+    | cmp -s - "$folder/made-from"; then
+    echo "$folder"
+  fi
+}
+
+# assemble SOURCE INPUT VIRTUAL ARCHITECTURE BUILT: leaves NAME.log, ptxas's words, and NAME.opcodes, lines `kernel architecture opcode count`.
 assemble() {
   local name=$cache/$(basename "$1" .cu).$4
-  # shellcheck disable=SC2086  # the options are several words
-  "$nvcc" -cubin $flags -Xptxas -v -I kernels -gencode "arch=compute_$3,code=sm_$4" "$2" -o "$name.cubin" >"$name.log" 2>&1 \
-    || { cat "$name.log" >&2; return 1; }
+  if [ -n "$5" ] && [ -e "$5/sm_$4.cubin" ]; then
+    cp "$5/sm_$4.cubin" "$name.cubin"
+    # What ptxas said of all architectures stands in one report.
+    awk -F "'" -v architecture="sm_$4" '/Compiling entry function/ { own = $4 == architecture } own' "$5/report" >"$name.log"
+  else
+    # shellcheck disable=SC2086  # the options are several words
+    "$nvcc" -cubin $flags -Xptxas -v -I kernels -gencode "arch=compute_$3,code=sm_$4" "$2" -o "$name.cubin" >"$name.log" 2>&1 \
+      || { cat "$name.log" >&2; return 1; }
+  fi
   : >"$name.opcodes"
   if [ -n "$nvdisasm" ]; then
     "$nvdisasm" -c "$name.cubin" >"$name.sass" || return 1
@@ -91,8 +108,9 @@ assemble() {
 
 # compile SOURCE ARCHITECTURE...: what stands from the same files by the same command stays. GPUs that run the PTX of 9.0 share one.
 compile() {
-  local source=$1 input=$1 architecture virtual name key content
+  local source=$1 input=$1 architecture virtual name key content built
   content=$(sha256sum <"$source")
+  built=$(built "$source")
   shift
   for architecture; do
     name=$cache/$(basename "$source" .cu)
@@ -102,20 +120,26 @@ compile() {
     virtual=$architecture
     if [[ $architecture = 1[0-9][0-9] ]]; then
       virtual=90
-      # shellcheck disable=SC2086
-      [ "$input" != "$source" ] || "$nvcc" -ptx $flags -I kernels -gencode arch=compute_90,code=compute_90 "$source" -o "$name.ptx" \
-        >"$name.ptx.log" 2>&1 || { cat "$name.ptx.log" >&2; return 1; }
+      if [ "$input" != "$source" ]; then
+        : # The architecture before had the PTX made.
+      elif [ -n "$built" ] && [ -e "$built/compute_90.ptx" ]; then
+        cp "$built/compute_90.ptx" "$name.ptx"
+      else
+        # shellcheck disable=SC2086
+        "$nvcc" -ptx $flags -I kernels -gencode arch=compute_90,code=compute_90 "$source" -o "$name.ptx" >"$name.ptx.log" 2>&1 \
+          || { cat "$name.ptx.log" >&2; return 1; }
+      fi
       input=$name.ptx
     fi
-    assemble "$source" "$input" "$virtual" "$architecture" || return 1
+    assemble "$source" "$input" "$virtual" "$architecture" "$built" || return 1
     echo "$key" >"$name.$architecture.key"
   done
   [ "$input" = "$source" ] || rm -f "$input" "$input.log"
 }
 # What was compiled holds for the same compiler, options, headers, disassembler and way of compiling.
-stamp="$compiler $flags $headers ${nvdisasm:+$(version "$nvdisasm")} $(declare -f prefix_of assemble compile | sha256sum)"
-export nvcc nvdisasm cache flags stamp
-export -f prefix_of assemble compile
+stamp="$compiler $flags $headers ${nvdisasm:+$(version "$nvdisasm")} $(declare -f prefix_of built assemble compile | sha256sum)"
+export compiler nvcc nvdisasm cache flags stamp
+export -f prefix_of built assemble compile
 
 # Longest files first: their compilations are the longest too. Of the tests, the product that shows the instructions of sm_90a.
 jobs=()

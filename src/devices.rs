@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use gridpoint_driver::{DRIVER_LIBRARY, Found, install, probe};
-use gridpoint_runtime::{Device, Images, RuntimeError};
+use gridpoint_runtime::{Device, Images, LEAST_COMPUTE_CAPABILITY, RuntimeError};
 use gridpoint_simulator::module::HostModule;
 
 use crate::kernels;
@@ -12,10 +12,10 @@ use crate::kernels;
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// A GPU where there is one, else the simulated device.
+    /// The first GPU that the kernels run on where there is one, else the simulated device.
     #[default]
     Auto,
-    /// A GPU.
+    /// The first GPU that the kernels run on.
     Cuda,
     /// The simulated device.
     Simulator,
@@ -24,8 +24,8 @@ pub enum Choice {
 /// What `auto` takes, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// A GPU.
-    Cuda,
+    /// The GPU of this number, counted from 0.
+    Cuda(u32),
     /// The simulated device.
     Simulator,
 }
@@ -33,7 +33,7 @@ pub enum Taken {
 impl fmt::Display for Taken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Cuda => "cuda",
+            Self::Cuda(_) => "cuda",
             Self::Simulator => "simulator",
         })
     }
@@ -56,6 +56,12 @@ pub enum DeviceError {
     AlreadyInstalled(#[from] gridpoint_driver::AlreadyInstalled),
 }
 
+/// The first device that the kernels run on.
+fn usable(capabilities: &[(i32, i32)]) -> Option<u32> {
+    let place = capabilities.iter().position(|&capability| capability >= LEAST_COMPUTE_CAPABILITY)?;
+    u32::try_from(place).ok()
+}
+
 /// What `auto` takes on this machine, with the reason in words.
 ///
 /// # Errors
@@ -66,7 +72,25 @@ pub fn resolve(found: &Found) -> Result<(Taken, String), DeviceError> {
         Found::NoDevice => {
             Ok((Taken::Simulator, format!("the driver library `{DRIVER_LIBRARY}` was found, but it reports no device")))
         }
-        Found::Devices { count, .. } => Ok((Taken::Cuda, format!("the driver reports {count} device(s)"))),
+        Found::Devices { capabilities, .. } => {
+            let ((major, minor), count) = (LEAST_COMPUTE_CAPABILITY, capabilities.len());
+            Ok(match usable(capabilities) {
+                Some(0) => (Taken::Cuda(0), format!("the driver reports {count} device(s)")),
+                Some(ordinal) => (
+                    Taken::Cuda(ordinal),
+                    format!(
+                        "the driver reports {count} device(s), of which {ordinal} is the first of compute capability {major}.{minor} \
+                         or newer, counted from 0"
+                    ),
+                ),
+                None => (
+                    Taken::Simulator,
+                    format!(
+                        "the driver reports {count} device(s), none of compute capability {major}.{minor} or newer"
+                    ),
+                ),
+            })
+        }
         Found::Failed(error) => Err(DeviceError::Driver(*error)),
     }
 }
@@ -89,14 +113,18 @@ pub struct Opened {
 pub fn open(choice: Choice, seed: Option<u64>) -> Result<Opened, DeviceError> {
     let (taken, reason) = match choice {
         Choice::Auto => resolve(&probe()).map(|(taken, reason)| (taken, Some(reason)))?,
-        Choice::Cuda => (Taken::Cuda, None),
+        // Where none is usable the first one says why.
+        Choice::Cuda => match probe() {
+            Found::Devices { capabilities, .. } => (Taken::Cuda(usable(&capabilities).unwrap_or(0)), None),
+            _ => (Taken::Cuda(0), None),
+        },
         Choice::Simulator => (Taken::Simulator, None),
     };
-    let images = match taken {
-        Taken::Cuda => kernels::images(),
-        Taken::Simulator => simulate(seed, &kernels::host_modules())?,
+    let (ordinal, images) = match taken {
+        Taken::Cuda(ordinal) => (ordinal, kernels::images()),
+        Taken::Simulator => (0, simulate(seed, &kernels::host_modules())?),
     };
-    Ok(Opened { device: Device::open(0, &images)?, taken, reason })
+    Ok(Opened { device: Device::open(ordinal, &images)?, taken, reason })
 }
 
 /// Takes the simulated device with kernels that tell it of every access, for [`crate::counted`]; once a process, as [`open`].
@@ -115,4 +143,31 @@ fn simulate(seed: Option<u64>, modules: &[&'static HostModule]) -> Result<Images
     let options = gridpoint_simulator::Options { seed, ..gridpoint_simulator::Options::default() };
     install(gridpoint_simulator::table(options, modules))?;
     Ok(kernels::simulated_images())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_takes_the_first_gpu_that_the_kernels_run_on() {
+        let take = |capabilities: &[(i32, i32)]| {
+            let found = Found::Devices { capabilities: capabilities.to_vec(), version: 13_000 };
+            resolve(&found).unwrap_or_else(|error| panic!("{error}"))
+        };
+        assert_eq!(take(&[(9, 0), (7, 5)]), (Taken::Cuda(0), "the driver reports 2 device(s)".to_owned()));
+        let (taken, reason) = take(&[(7, 5), (7, 0), (8, 6), (9, 0)]);
+        assert_eq!(taken, Taken::Cuda(2));
+        assert_eq!(
+            reason,
+            "the driver reports 4 device(s), of which 2 is the first of compute capability 8.0 or newer, counted from 0"
+        );
+        let (taken, reason) = take(&[(7, 5), (7, 5)]);
+        assert_eq!(taken, Taken::Simulator);
+        assert_eq!(reason, "the driver reports 2 device(s), none of compute capability 8.0 or newer");
+        assert!(
+            resolve(&Found::Failed(gridpoint_driver::Error { call: "cuInit", code: gridpoint_driver::CUresult(999) }))
+                .is_err()
+        );
+    }
 }

@@ -160,6 +160,29 @@ fn what_has_not_changed_is_not_compiled_again() {
     assert_eq!(compilations(), 3);
 }
 
+/// What cargo's build left is taken for what it is: other registers there are found, and it is left alone once a source differs.
+#[test]
+fn what_the_build_compiled_is_not_compiled_again() {
+    let planted = Planted::new(&good_log(), &good_sass(), BUDGET, RULE);
+    let folder = "target/compiled-kernels/planted.device";
+    fs::create_dir_all(planted.path().join(folder)).expect("a folder");
+    let build = include_str!("../build/nvcc.rs");
+    let list =
+        build.split_once("const FLAGS").and_then(|(_, rest)| Some(rest.split_once("[\"")?.1.split_once("\"]")?.0));
+    let flags = list.expect("the build has a list of options").split("\", \"");
+    let flags: Vec<&str> = flags.filter(|flag| !["-fatbin", "--threads=1"].contains(flag)).collect();
+    let sources = planted.read("kernels/parameters.h") + &planted.read("kernels/planted.cu");
+    planted.write(&format!("{folder}/made-from"), &format!("13.0.88\n{}\n{sources}", flags.join(" ")));
+    planted.write(&format!("{folder}/sm_90a.cubin"), "");
+    let report = ptxas("planted", "sm_80", 8, 8, 39) + &ptxas("planted", "sm_90a", 0, 0, 41);
+    planted.write(&format!("{folder}/report"), &report);
+    planted.check(&["90a"]).refuses(&["kernel `planted` on sm_90a has 41 registers, allowed are 40"]);
+    assert!(!planted.read("nvcc.calls").contains("-cubin"), "{}", planted.read("nvcc.calls"));
+    planted.write("kernels/planted.cu", "// Another one.\n");
+    planted.check(&["90a"]).passes();
+    assert!(planted.read("nvcc.calls").contains("-cubin"), "{}", planted.read("nvcc.calls"));
+}
+
 #[test]
 fn registers_spills_and_stack_beyond_the_budget_are_named() {
     let planted = Planted::new(&ptxas("planted", "sm_90a", 24, 16, 41), &good_sass(), BUDGET, RULE);

@@ -7,8 +7,12 @@ mod bad_input;
 mod bad_models;
 #[path = "commands/devices.rs"]
 mod devices;
+#[path = "commands/float16.rs"]
+mod float16;
 #[path = "commands/generate.rs"]
 mod generate;
+#[path = "commands/gpus.rs"]
+mod gpus;
 #[path = "commands/kernels.rs"]
 mod kernels;
 #[path = "commands/perplexity.rs"]

@@ -11,6 +11,9 @@
 //! What the tiling rounds up to: products whole parts of warps (16, 32 or 64 rows) and stages of 64 values of k, attention 16 query rows and
 //! groups of 16 keys, whose scores are two multiplications wide: attention's second budget holds where limits fill their groups.
 
+#[path = "counters/padding.rs"]
+mod padding;
+
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use gridpoint::counted::{CountError, CountedKernel, CountedLaunch, CountedShape, CountedStep, count_step};

@@ -63,27 +63,43 @@ const EXPECTED: [Expected; 15] = [
     Expected {
         plant: "gemm_hopper_does_not_wait_for_stages",
         case: "gemm_hopper/segments_keep_bits",
-        report: &["kernel `gemm_hopper_128x128_logits`"],
-        line: "",
+        report: &[
+            "kernel `gemm_hopper_128x128_logits`",
+            "thread (0, 0, 0): mbarrier at shared address",
+            "overruns its phase",
+        ],
+        line: "mbarrier_arrive_expect(start + Layout::kStartFull + turn.stage * 8",
     },
     Expected {
         plant: "gemm_hopper_stores_without_fence",
         case: "gemm_hopper/grid_and_cluster_keep_bits",
-        report: &["kernel `gemm_hopper_128x64_residual`"],
-        line: "",
+        report: &[
+            "kernel `gemm_hopper_128x64_residual`",
+            "a bulk copy's read of shared address",
+            "without a fence.proxy.async after it",
+        ],
+        line: "tensor_store(&parameters.maps[GRIDPOINT_MAP_OUTPUT]",
     },
     // Sums of lanes that had not left them when their warp was counted.
     Expected {
         plant: "skinny_arrives_without_barrier",
         case: "skinny/segments_are_those_of_gemm",
-        report: &["kernel `skinny_logits`"],
-        line: "",
+        report: &[
+            "kernel `skinny_logits`",
+            "race: read of 16 bytes at global address",
+            "which nothing orders after the write of block",
+        ],
+        line: "loaded[i][tile] = load16(partial",
     },
     Expected {
         plant: "skinny_ring_without_barrier",
         case: "skinny/logits_match_float64",
-        report: &["kernel `skinny_logits`"],
-        line: "",
+        report: &[
+            "kernel `skinny_logits`",
+            "race: read of 16 bytes at shared address",
+            "which nothing orders after the write",
+        ],
+        line: "load_matrix_x4(fragments[tile]",
     },
     // Whole steps whose launches overlap. The kernel that trips is the one that reads too early,
     Expected {
@@ -93,7 +109,7 @@ const EXPECTED: [Expected; 15] = [
             "kernel `rms_norm` block (0, 0, 0) thread (",
             "overlap: read of 16 bytes at global address",
             "without griddepcontrol.wait after the write of block",
-            "of kernel `gemm_64x64_residual`, a launch before it",
+            "of kernel `gemm_hopper_128x64_residual`, a launch before it",
         ],
         line: "held[i] = load16(input",
     },

@@ -1,5 +1,5 @@
 //! Whole steps on the simulated device. Some run once more under all detectors, in a process of their own; `GRIDPOINT_SIM_DETECTORS=1`
-//! does that with any of them. One runs under several seeds, under which launches overlap as it comes; `GRIDPOINT_SIM_SEED=N` does that.
+//! does that with any of them. Some run under several seeds, under which launches overlap as it comes; `GRIDPOINT_SIM_SEED=N` does that.
 
 #![expect(clippy::print_stderr, reason = "a wrong seed is for whoever started this")]
 
@@ -18,8 +18,8 @@ const SEED: &str = "GRIDPOINT_SIM_SEED";
 /// The seeds under which overlapping launches are compared with serial ones.
 const SEEDS: [u64; 3] = [1, 2, 3];
 /// Cases that also run under detectors, which take five times as long: each kernel of a step, both head dimensions, groups, bias and decodes
-/// of several chunks, a cancelled request, a graph that is replayed with other rows.
-const WATCHED: [&str; 11] = [
+/// of several chunks, float16, a cancelled request, a graph that is replayed with other rows.
+const WATCHED: [&str; 12] = [
     suites::chain::CHAINED_EQUALS_SERIAL,
     "models/llama_gqa",
     "models/llama3_rope_scaling",
@@ -31,7 +31,17 @@ const WATCHED: [&str; 11] = [
     "shapes/group_of_5",
     "shapes/attention_bias",
     "shapes/linear_rope",
+    suites::shapes::FLOAT16_WITH_BIAS,
 ];
+
+/// The seeds of a case: of those whose launches overlap.
+fn seeds(case: &str) -> &'static [u64] {
+    match case {
+        suites::chain::CHAINED_EQUALS_SERIAL => &SEEDS,
+        suites::chain::BACK_TO_BACK_EQUALS_SERIAL | suites::chain::AGAIN_AND_AGAIN => &SEEDS[..1],
+        _ => &[],
+    }
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -55,9 +65,7 @@ fn main() -> ExitCode {
             if WATCHED.contains(&case.name) {
                 check_again(case.name, DETECTORS, "1")?;
             }
-            if case.name == suites::chain::CHAINED_EQUALS_SERIAL {
-                SEEDS.iter().try_for_each(|seed| check_again(case.name, SEED, &seed.to_string()))?;
-            }
+            seeds(case.name).iter().try_for_each(|seed| check_again(case.name, SEED, &seed.to_string()))?;
             Ok(())
         })
     };

@@ -19,7 +19,8 @@ pub(crate) struct ModelArgs {
     /// A Hugging Face model folder: config.json, safetensors, tokenizer.json.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_MODEL)]
     pub(crate) model: PathBuf,
-    /// Where it runs: a GPU if there is one and else the simulated device (auto), a GPU (cuda), the simulated device.
+    /// Where it runs: the first GPU of compute capability 8.0 or newer if there is one and else the simulated device (auto), that GPU (cuda),
+    /// the simulated device.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
     /// Most pages of 64 tokens in the kv cache, a dummy page among them [default: what the requests need at once].

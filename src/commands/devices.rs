@@ -45,7 +45,7 @@ impl Machine {
             Found::NoLibrary(error) => (Err(error.to_string()), 0),
             Found::NoDevice => (Err(format!("`{DRIVER_LIBRARY}` reports no device")), 0),
             Found::Failed(error) => (Err(error.to_string()), 0),
-            Found::Devices { count, version } => (Ok(version_text(*version)), *count),
+            Found::Devices { capabilities, version } => (Ok(version_text(*version)), capabilities.len() as u32),
         };
         let gpus = (0..count).map(Device::describe).collect::<Result<_, _>>().map_err(Failure::failed)?;
         Ok(Self { driver, gpus, auto })

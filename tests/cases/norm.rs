@@ -1,13 +1,11 @@
 //! kernels/norm.cu against float64, and its bits against themselves: alone, in a batch, padded, on any grid.
 
+use super::fixture::{Element, Random, step_block};
+use crate::support::{Case, TestDevice};
 use gridpoint_runtime::parameters::{
     GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_NORM_THREADS, GRIDPOINT_ROWS_LOGITS, GRIDPOINT_ROWS_TOKENS, LogitRow,
     NormParameters,
 };
-use half::bf16;
-
-use super::fixture::{Random, step_block};
-use crate::support::{Case, TestDevice};
 
 const POISON: u16 = 0xffff;
 const EPSILON: f32 = 1e-5;
@@ -27,11 +25,15 @@ const SHAPES: [(usize, usize); 11] = [
     (1, 65536),
 ];
 
+/// Fewer of them for float16, which differs in conversions alone: one warp a row, held, re-read.
+const F16_SHAPES: [(usize, usize); 4] = [(19, 24), (9, 1016), (3, 2048), (2, 8200)];
+
 /// The cases of these kernels.
 pub(crate) fn cases() -> Vec<Case> {
     let case = |name, run| Case { name, run };
     vec![
         case("norm/matches_float64", matches_float64 as fn(&TestDevice)),
+        case("norm/float16_matches_float64", float16_matches_float64),
         case("norm/rows_do_not_depend_on_batch_padding_or_grid", rows_do_not_depend_on_batch_padding_or_grid),
         case("norm/logit_rows_are_gathered", logit_rows_are_gathered),
         case("norm/output_may_replace_its_input", output_may_replace_its_input),
@@ -42,29 +44,30 @@ pub(crate) fn cases() -> Vec<Case> {
 /// Inputs of one run, [rows, width] each.
 #[derive(Clone)]
 struct Inputs {
+    element: Element,
     width: usize,
     input: Vec<u16>,
     weight: Vec<u16>,
 }
 
-fn rounded(values: impl Iterator<Item = f64>) -> Vec<u16> {
-    values.map(|value| bf16::from_f64(value).to_bits()).collect()
-}
-
-fn value(bits: u16) -> f64 {
-    bf16::from_bits(bits).to_f64()
+fn rounded(element: Element, values: impl Iterator<Item = f64>) -> Vec<u16> {
+    values.map(|value| element.bits(value)).collect()
 }
 
 impl Inputs {
     fn random(random: &mut Random, rows: usize, width: usize) -> Self {
+        Self::random_of(Element::Bf16, random, rows, width)
+    }
+
+    fn random_of(element: Element, random: &mut Random, rows: usize, width: usize) -> Self {
         // Rows of different magnitude.
         let mut input = Vec::with_capacity(rows * width);
         for _ in 0..rows {
             let scale = (4.0 * random.uniform() - 2.0).exp2();
-            input.extend(rounded((0..width).map(|_| scale * random.normal())));
+            input.extend(rounded(element, (0..width).map(|_| scale * random.normal())));
         }
-        let weight = rounded((0..width).map(|_| 1.0 + 0.3 * random.normal()));
-        Self { width, input, weight }
+        let weight = rounded(element, (0..width).map(|_| 1.0 + 0.3 * random.normal()));
+        Self { element, width, input, weight }
     }
 
     fn rows(&self) -> usize {
@@ -74,7 +77,7 @@ impl Inputs {
     /// Only row `row`.
     fn only(&self, row: usize) -> Self {
         let input = self.input[row * self.width..][..self.width].to_vec();
-        Self { width: self.width, input, weight: self.weight.clone() }
+        Self { input, weight: self.weight.clone(), ..*self }
     }
 
     /// Runs over all rows, or over `gathered` ones; `slack` poisoned rows follow in every buffer.
@@ -113,28 +116,31 @@ impl Inputs {
             rows: if gathered.is_some() { GRIDPOINT_ROWS_LOGITS } else { GRIDPOINT_ROWS_TOKENS },
             reserved: 0,
         };
-        let name = "rms_norm";
+        let name = match self.element {
+            Element::Bf16 => "rms_norm",
+            Element::F16 => "rms_norm_f16",
+        };
         device.launch(name, blocks, GRIDPOINT_NORM_THREADS, GRIDPOINT_NORM_SHARED_BYTES, &parameters).expect(name);
         device.download(output)
     }
 
     /// Row `row` of the output in float64.
     fn reference(&self, row: usize) -> Vec<f64> {
+        let value = |bits| self.element.value(bits);
         let x: Vec<f64> = self.input[row * self.width..][..self.width].iter().map(|&bits| value(bits)).collect();
         let mean = x.iter().map(|x| x * x).sum::<f64>() / self.width as f64;
         let scale = 1.0 / (mean + f64::from(EPSILON)).sqrt();
         x.iter().zip(&self.weight).map(|(x, &weight)| x * scale * value(weight)).collect()
     }
 
-    /// One rounding to bf16 is at most 2^-8 of the value; float32 adds a few 2^-24.
+    /// One rounding to the element; float32 adds a few 2^-24.
     fn assert_row(&self, found: &[u16], row: usize, what: &str) {
         for (column, (&found, expected)) in found.iter().zip(self.reference(row)).enumerate() {
-            let tolerance = expected.abs() * (1.0 / 256.0 + 2e-6) + 1e-38;
-            let difference = (value(found) - expected).abs();
+            let tolerance = expected.abs() * (self.element.rounding() + 2e-6) + self.element.half_least().max(1e-38);
+            let found = self.element.value(found);
             assert!(
-                difference <= tolerance,
-                "{what}: row {row}, column {column}: {} instead of {expected}",
-                value(found)
+                (found - expected).abs() <= tolerance,
+                "{what}: row {row}, column {column}: {found} instead of {expected}"
             );
         }
     }
@@ -146,9 +152,17 @@ fn assert_poison(values: &[u16], from: usize, what: &str) {
 }
 
 fn matches_float64(device: &TestDevice) {
+    rows_match_float64(device, Element::Bf16, &SHAPES);
+}
+
+fn float16_matches_float64(device: &TestDevice) {
+    rows_match_float64(device, Element::F16, &F16_SHAPES);
+}
+
+fn rows_match_float64(device: &TestDevice, element: Element, shapes: &[(usize, usize)]) {
     let mut random = Random(2);
-    for (rows, width) in SHAPES {
-        let inputs = Inputs::random(&mut random, rows, width);
+    for &(rows, width) in shapes {
+        let inputs = Inputs::random_of(element, &mut random, rows, width);
         let what = format!("[{rows}, {width}]");
         let found = inputs.run(device, None, 2, 2, false);
         for row in 0..rows {
@@ -205,7 +219,7 @@ fn extremes_stay_in_their_rows(device: &TestDevice) {
     let width = 200;
     let mut inputs = Inputs::random(&mut random, 7, width);
     let row = |inputs: &mut Inputs, row: usize, with: &mut dyn FnMut() -> f64| {
-        let values = rounded((0..width).map(|_| with()));
+        let values = rounded(Element::Bf16, (0..width).map(|_| with()));
         inputs.input[row * width..][..width].copy_from_slice(&values);
     };
     row(&mut inputs, 1, &mut || 0.0);
@@ -218,7 +232,7 @@ fn extremes_stay_in_their_rows(device: &TestDevice) {
         inputs.assert_row(&found[row * width..][..width], row, "extremes");
     }
     for row in [2, 5] {
-        let hidden = found[row * width..][..width].iter().position(|&bits| !value(bits).is_nan());
+        let hidden = found[row * width..][..width].iter().position(|&bits| !Element::Bf16.value(bits).is_nan());
         assert_eq!(hidden, None, "row {row} hides a NaN or an infinity");
     }
 }

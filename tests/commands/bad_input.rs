@@ -149,6 +149,31 @@ fn what_does_not_fit_the_memory_is_refused_at_once() {
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
+/// Capacities that a kernel cannot count: the program names count and limit before it takes memory.
+#[test]
+fn what_the_kernels_cannot_count_is_refused_at_once() {
+    let text = "assets/shakespeare-3m/eval.txt";
+    let commands: [&[&str]; 2] = [
+        &["generate", "--device", "simulator", "--model", SHAKESPEARE, "--prompt", "x"],
+        &["perplexity", "--device", "simulator", "--model", SHAKESPEARE, "--text", text],
+    ];
+    // Two query heads share keys and values.
+    let cases = [
+        ("4294967295", "tokens of a step", 4_294_967_295_u64, 2_147_483_647_u64),
+        ("1073741825", "query rows of schedule.cu, tokens x group", 2_147_483_650, 2_147_483_648),
+    ];
+    for command in commands {
+        for (count, name, value, limit) in cases {
+            let ran = Ran::new(&[command, &["--max-requests", count, "--max-tokens", count]].concat());
+            let line = format!(
+                "`{name}` would be `{value}`, the kernels count it to at most {limit}: --max-requests (`{count}`), --max-tokens \
+                 (`{count}`), --max-seq-len (`2048`) or the token counts of the graphs must be smaller"
+            );
+            refuses(&ran, 1, &line);
+        }
+    }
+}
+
 #[test]
 fn a_folder_that_is_not_there_is_named_with_where_it_was_looked_for() {
     let elsewhere = tempfile::tempdir().expect("a folder");

@@ -47,7 +47,7 @@ fn values_of_the_configuration_are_checked() {
             "`[\"Qwen2ForCausalLM\"]`, which is not supported: supported is LlamaForCausalLM".to_owned(),
         ),
         ("model_type", json!("mistral"), "`mistral`, which is not supported: supported is llama".to_owned()),
-        ("dtype", json!("float16"), "`float16`, which is not supported: supported is bfloat16".to_owned()),
+        ("dtype", json!("float32"), "`float32`, which is not supported: supported is bfloat16 and float16".to_owned()),
         ("hidden_act", json!("gelu"), "`gelu`, which is not supported: supported is silu".to_owned()),
     ];
     for (field, value, rest) in cases {

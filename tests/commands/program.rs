@@ -31,6 +31,12 @@ impl Ran {
         Self::of(Command::new(env!("CARGO_BIN_EXE_gridpoint")).args(arguments).current_dir(folder))
     }
 
+    /// Runs the program to its end with a folder in which libraries are looked for first.
+    pub(crate) fn beside(libraries: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gridpoint"));
+        Self::of(command.args(arguments).env("LD_LIBRARY_PATH", libraries))
+    }
+
     /// Runs the program to its end with its stderr going elsewhere.
     pub(crate) fn with_stderr(arguments: &[&str], stderr: Stdio) -> Self {
         Self::of(Command::new(env!("CARGO_BIN_EXE_gridpoint")).args(arguments).stderr(stderr))

@@ -1,11 +1,13 @@
 //! Steps whose launches overlap (programmatic dependent launch) equal steps whose launches run one after another, bit for bit; and the
 //! edges of captured steps are those that overlap needs.
 
-use gridpoint_graph::RequestKind;
+use std::collections::VecDeque;
+
+use gridpoint_graph::{RING_SLOTS, RequestKind};
 use gridpoint_model::LaunchOrder;
 use gridpoint_plan::{GridPoint, Limits, Match, Matcher, Matching, Plan, Policy, StepShape, plan};
 
-use super::rig::{Folder, Launch, Rig, Row};
+use super::rig::{Answer, Folder, Launch, Rig, Row};
 use crate::support::random::Random;
 use crate::support::{Case, TestDevice};
 
@@ -13,6 +15,8 @@ use crate::support::{Case, TestDevice};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new(CHAINED_EQUALS_SERIAL, programmatic_steps_equal_serial_ones),
+        Case::new(BACK_TO_BACK_EQUALS_SERIAL, replays_back_to_back_equal_serial_ones),
+        Case::new(AGAIN_AND_AGAIN, a_step_again_and_again_gives_the_same_bits),
         Case::new("chain/captured_edges_are_programmatic", captured_edges_are_programmatic),
         Case::new("chain/launches_in_another_order_are_others", launches_in_another_order_are_others),
     ]
@@ -21,16 +25,20 @@ pub(crate) fn cases() -> Vec<Case> {
 /// The case that also runs under seeds, and that the plants of whole steps trip over.
 pub(crate) const CHAINED_EQUALS_SERIAL: &str = "chain/programmatic_steps_equal_serial_ones";
 
+/// The same without the host between two steps.
+pub(crate) const BACK_TO_BACK_EQUALS_SERIAL: &str = "chain/replays_back_to_back_equal_serial_ones";
+/// One step over and over.
+pub(crate) const AGAIN_AND_AGAIN: &str = "chain/a_step_again_and_again_gives_the_same_bits";
+
 const REQUESTS: u32 = 5;
 const MOST_TOKENS: u32 = 96;
 /// Long enough for two chunks of attention.
 const SEQUENCE: u32 = 640;
 const PAGES_EACH: u32 = SEQUENCE.div_ceil(64);
 
-/// Steps that are compared: on a GPU enough for rare orders of blocks to come.
-fn steps(device: &TestDevice) -> usize {
-    let simulated = device.device().properties().name.contains("simulated");
-    if simulated { 8 } else { 4000 }
+/// How many steps a case compares: on a GPU enough for rare orders of blocks to come.
+fn steps(device: &TestDevice, simulated: usize, on_a_gpu: usize) -> usize {
+    if device.device().properties().name.contains("simulated") { simulated } else { on_a_gpu }
 }
 
 fn small_plan() -> Plan {
@@ -110,7 +118,7 @@ fn programmatic_steps_equal_serial_ones(device: &TestDevice) {
     let mut chained = rig(device, &folder, &plan, LaunchOrder::Programmatic);
     let vocabulary = folder.config.vocab_size;
     let mut traffic = Traffic { random: Random(5), vocabulary, lengths: [0; REQUESTS as usize] };
-    for number in 0..steps(device) {
+    for number in 0..steps(device, 8, 4000) {
         let rows = traffic.step();
         let shape = shape_of(&rows);
         let Match::Replay { index, point, .. } = matcher.find(shape, Matching::NonStrict) else {
@@ -123,6 +131,96 @@ fn programmatic_steps_equal_serial_ones(device: &TestDevice) {
         let what = format!("step {number}, {shape} as {point}, {launch:?}");
         expected.assert_finite(&what);
         found.assert_equals(&expected, &format!("{what}: programmatic launches against serial ones"));
+    }
+}
+
+/// Runs all steps as fast as the ring takes them, and hands on what each answered.
+fn back_to_back(
+    rig: &mut Rig,
+    steps: &[(usize, GridPoint, Vec<Row>)],
+    mut answered: impl FnMut(usize, Vec<(i32, u32)>),
+) {
+    let mut tickets = VecDeque::new();
+    for (number, (index, point, rows)) in steps.iter().enumerate() {
+        if tickets.len() == RING_SLOTS {
+            let ticket = tickets.pop_front().expect("the ring is full");
+            answered(number - RING_SLOTS, rig.results(&ticket));
+        }
+        tickets.push_back(rig.submit(Launch::Replay(*index), *point, rows));
+    }
+    let first = steps.len() - tickets.len();
+    for (place, ticket) in tickets.iter().enumerate() {
+        answered(first + place, rig.results(ticket));
+    }
+}
+
+/// The host waits for no step before the next ones are in the stream, so that a step begins while the one before it ends. The results of
+/// every step are compared, and at the end the logits of a step that attends to all that was cached.
+fn replays_back_to_back_equal_serial_ones(device: &TestDevice) {
+    if LaunchOrder::best(device.device()) == LaunchOrder::Serial {
+        return;
+    }
+    let folder = Folder::read("tests/models/llama-gqa");
+    let plan = small_plan();
+    let matcher = Matcher::new(plan.points());
+    let vocabulary = folder.config.vocab_size;
+    let mut traffic = Traffic { random: Random(6), vocabulary, lengths: [0; REQUESTS as usize] };
+    let placed = |rows: Vec<Row>| match matcher.find(shape_of(&rows), Matching::NonStrict) {
+        Match::Replay { index, point, .. } => (index, point, rows),
+        Match::Eager { .. } => panic!("no point fits {}", shape_of(&rows)),
+    };
+    let mut taken: Vec<_> = (0..steps(device, 5, 6000)).map(|_| placed(traffic.step())).collect();
+    // A row of every sequence, whose cache the steps before have filled.
+    let last = (0..REQUESTS as usize).filter(|&slot| (1..SEQUENCE).contains(&traffic.lengths[slot]));
+    let last: Vec<usize> = last.collect();
+    let rows: Vec<Row> = last.into_iter().map(|slot| traffic.row(slot, 1, RequestKind::Decode)).collect();
+    taken.push(placed(rows));
+
+    let mut serial = rig(device, &folder, &plan, LaunchOrder::Serial);
+    let mut chained = rig(device, &folder, &plan, LaunchOrder::Programmatic);
+    let mut expected = Vec::with_capacity(taken.len());
+    back_to_back(&mut serial, &taken, |_, results| expected.push(results));
+    back_to_back(&mut chained, &taken, |number, results| {
+        assert_eq!(results, expected[number], "step {number} of {} back to back, {}", taken.len(), taken[number].1);
+    });
+    let rows = taken.last().map_or(0, |(.., rows)| rows.len());
+    let [expected, found] = [&serial, &chained].map(|rig| Answer { logits: rig.logits(rows), results: Vec::new() });
+    expected.assert_finite("the last step");
+    found.assert_equals(&expected, "the last step: programmatic launches against serial ones");
+}
+
+/// A step that writes into the cache what is there already gives its own bits however often it is replayed.
+fn a_step_again_and_again_gives_the_same_bits(device: &TestDevice) {
+    if LaunchOrder::best(device.device()) == LaunchOrder::Serial {
+        return;
+    }
+    let folder = Folder::read("tests/models/llama-gqa");
+    let plan = small_plan();
+    let matcher = Matcher::new(plan.points());
+    let mut chained = rig(device, &folder, &plan, LaunchOrder::Programmatic);
+    let vocabulary = folder.config.vocab_size;
+    let mut traffic = Traffic { random: Random(7), vocabulary, lengths: [0; REQUESTS as usize] };
+    let [replays, looks] = [steps(device, 3, 2000), steps(device, 2, 16)];
+    // Sequences to attend to; then decodes, a chunk beside decodes, a chunk alone.
+    for slots in [(0, REQUESTS as usize, 19), (REQUESTS as usize, 0, 0), (2, 2, 17), (0, 1, MOST_TOKENS)] {
+        let (decodes, chunks, tokens) = slots;
+        let decodes = (0..decodes).map(|slot| traffic.row(slot, 1, RequestKind::Decode)).collect::<Vec<_>>();
+        let chunks = (0..chunks).map(|slot| traffic.row(REQUESTS as usize - 1 - slot, tokens, RequestKind::Prefill));
+        let rows: Vec<Row> = decodes.into_iter().chain(chunks).collect();
+        let shape = shape_of(&rows);
+        let Match::Replay { index, point, .. } = matcher.find(shape, Matching::NonStrict) else {
+            panic!("no point fits {shape}");
+        };
+        let expected = chained.run(Launch::Replay(index), point, &rows);
+        expected.assert_finite(&format!("{shape} as {point}"));
+        let same: Vec<_> = (0..replays.div_ceil(looks)).map(|_| (index, point, rows.clone())).collect();
+        for look in 0..looks {
+            back_to_back(&mut chained, &same, |number, results| {
+                assert_eq!(results, expected.results, "{shape} as {point}, replay {number} behind look {look}");
+            });
+            let found = Answer { logits: chained.logits(rows.len()), results: expected.results.clone() };
+            found.assert_equals(&expected, &format!("{shape} as {point}, look {look}"));
+        }
     }
 }
 

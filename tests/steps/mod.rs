@@ -7,7 +7,7 @@ mod products;
 mod reference;
 mod replay;
 mod rig;
-mod shapes;
+pub(crate) mod shapes;
 
 use crate::support::Case;
 

@@ -11,15 +11,29 @@ use crate::support::{Case, TestDevice, data};
 /// The cases of this file.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("models/llama_gqa", |device| random_model(device, "tests/models/llama-gqa")),
-        Case::new("models/llama3_rope_scaling", |device| random_model(device, "tests/models/llama3-rope-scaling")),
+        Case::new("models/llama_gqa", |device| random_model(device, "tests/models/llama-gqa", &BFLOAT16)),
+        Case::new("models/llama3_rope_scaling", |device| {
+            random_model(device, "tests/models/llama3-rope-scaling", &BFLOAT16);
+        }),
+        Case::new("models/llama_gqa_float16", |device| random_model(device, "tests/models/llama-gqa", &FLOAT16)),
         Case::new("models/shakespeare_greedy", shakespeare_greedy),
         Case::new("models/shakespeare_perplexity", shakespeare_perplexity),
     ]
 }
 
-/// The usual rule: twice the error that transformers' own bfloat16 forward has.
-const TIMES_BFLOAT16: f64 = 2.0;
+/// The type of a model's weights, and how far from float32 its results may lie.
+struct Rule {
+    read: fn(&str) -> Folder,
+    /// Times the error that transformers' own bfloat16 forward has.
+    times: f64,
+    /// What the rounding of the recorded numbers, to five decimal places, may add.
+    recorded: f64,
+}
+
+/// The usual rule: twice that error.
+const BFLOAT16: Rule = Rule { read: Folder::read, times: 2.0, recorded: 0.0 };
+/// float16 has three more bits of significand.
+const FLOAT16: Rule = Rule { read: Folder::read_as_float16, times: 2.0 / 8.0, recorded: 1e-5 };
 /// A greedy step of shakespeare-3m whose two best logits are closer than this may differ in bfloat16.
 const SHAKESPEARE_MARGIN: f64 = 0.13;
 
@@ -57,8 +71,8 @@ fn assert_greedy(found: &[u32], case: &Value, margin: f64, what: &str) {
     assert!(found.len() >= sure, "{what}: {} tokens, {sure} are sure", found.len());
 }
 
-fn random_model(device: &TestDevice, path: &str) {
-    let folder = Folder::read(path);
+fn random_model(device: &TestDevice, path: &str, rule: &Rule) {
+    let folder = (rule.read)(path);
     let mut engine = engine(device, &folder, 4, 256);
     let expected = expected(path);
     let cases = expected["cases"].as_array().expect("cases");
@@ -66,6 +80,7 @@ fn random_model(device: &TestDevice, path: &str) {
     for case in cases {
         let prompt = ids(&case["prompt"]);
         let what = format!("{path}, prompt of {} tokens", prompt.len());
+        let allowed_error = |name: &str| rule.times * case[name].as_f64().expect("a number") + rule.recorded;
         let request = NewRequest { logprobs: true, ..NewRequest::greedy(prompt.clone(), 16) };
         let id = engine.add(request).expect("a request");
         assert!(engine.step().expect("the step runs").is_some());
@@ -76,17 +91,12 @@ fn random_model(device: &TestDevice, path: &str) {
         let difference: f64 = logits.iter().zip(&last).map(|(&found, one)| (f64::from(found) - one).powi(2)).sum();
         let size: f64 = last.iter().map(|one| one * one).sum();
         let error = (difference / size).sqrt();
-        let allowed = TIMES_BFLOAT16 * case["bf16_rel_err_last"].as_f64().expect("a number");
+        let allowed = allowed_error("bf16_rel_err_last");
         assert!(error <= allowed, "{what}: relative error {error} of the last logits, {allowed} allowed");
 
         while engine.step().expect("the step runs").is_some() {}
         let finished = engine.take(id).expect("a result");
-        assert_greedy(
-            &finished.tokens,
-            case,
-            TIMES_BFLOAT16 * case["bf16_last_logit_max_err"].as_f64().expect("a number"),
-            &what,
-        );
+        assert_greedy(&finished.tokens, case, allowed_error("bf16_last_logit_max_err"), &what);
         let logprobs = finished.logprobs.expect("they were asked for");
         assert_eq!(logprobs.prompt.len(), prompt.len(), "{what}");
         assert_eq!(logprobs.prompt[0], None, "{what}");
@@ -95,7 +105,7 @@ fn random_model(device: &TestDevice, path: &str) {
         let found: Vec<f64> = logprobs.prompt.iter().flatten().map(|&one| f64::from(one)).collect();
         assert_eq!(found.len(), recorded.len(), "{what}");
         let errors: Vec<f64> = found.iter().zip(&recorded).map(|(found, one)| (found - one).abs()).collect();
-        let greatest = TIMES_BFLOAT16 * case["bf16_prompt_logprob_max_err"].as_f64().expect("a number");
+        let greatest = allowed_error("bf16_prompt_logprob_max_err");
         for (position, error) in errors.iter().enumerate() {
             assert!(
                 *error <= greatest,
@@ -104,7 +114,7 @@ fn random_model(device: &TestDevice, path: &str) {
             );
         }
         let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
-        let allowed = TIMES_BFLOAT16 * case["bf16_prompt_logprob_mean_err"].as_f64().expect("a number");
+        let allowed = allowed_error("bf16_prompt_logprob_mean_err");
         assert!(mean <= allowed, "{what}: mean error {mean} of the log-probabilities, {allowed} allowed");
     }
 }

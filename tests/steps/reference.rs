@@ -5,8 +5,8 @@
 
 use std::f64::consts::TAU;
 
-use gridpoint_model::{HostWeights, ModelConfig, RopeConfig, RopeScaling};
-use half::bf16;
+use gridpoint_model::{ElementType, ModelConfig, RopeConfig, RopeScaling, Weights};
+use half::{bf16, f16};
 use serde_json::Value;
 
 use super::rig::Folder;
@@ -31,8 +31,13 @@ pub(crate) fn exact(value: f64) -> f64 {
 }
 
 /// As a bfloat16 module of torch: the result, taken in float32, to the nearest bfloat16, ties to even.
-pub(crate) fn bfloat16(value: f64) -> f64 {
+fn bfloat16(value: f64) -> f64 {
     bf16::from_f32(value as f32).to_f64()
+}
+
+/// As a float16 module of torch.
+fn float16(value: f64) -> f64 {
+    f16::from_f32(value as f32).to_f64()
 }
 
 /// `torch.nn.Linear`: `[outputs, inputs]`, with or without bias.
@@ -42,8 +47,8 @@ struct Linear {
 }
 
 impl Linear {
-    fn new(weight: &[u8], bias: Option<&[u8]>) -> Self {
-        Self { weight: values(weight), bias: bias.map(values) }
+    fn new(element: ElementType, weight: &[u8], bias: Option<&[u8]>) -> Self {
+        Self { weight: values(element, weight), bias: bias.map(|bias| values(element, bias)) }
     }
 
     /// One rounding, behind the bias.
@@ -69,6 +74,7 @@ struct Layer {
 /// A checkpoint in float64.
 pub(crate) struct Reference {
     config: ModelConfig,
+    element: ElementType,
     embedding: Vec<f64>,
     layers: Vec<Layer>,
     norm: Vec<f64>,
@@ -77,25 +83,38 @@ pub(crate) struct Reference {
 
 impl Reference {
     /// Widens every weight, which is exact.
-    pub(crate) fn new(config: &ModelConfig, weights: &HostWeights<'_>) -> Self {
+    pub(crate) fn new(config: &ModelConfig, weights: &Weights<'_>) -> Self {
+        let (element, weights) = (weights.element(), weights.host());
+        let values = |bytes| values(element, bytes);
+        let linear = |weight, bias| Linear::new(element, weight, bias);
         let layers = weights.layers.iter().map(|layer| Layer {
             input_norm: values(layer.input_layernorm),
-            query: Linear::new(layer.q_proj, layer.biases.map(|biases| biases.q)),
-            key: Linear::new(layer.k_proj, layer.biases.map(|biases| biases.k)),
-            value: Linear::new(layer.v_proj, layer.biases.map(|biases| biases.v)),
-            output: Linear::new(layer.o_proj, layer.biases.map(|biases| biases.o)),
+            query: linear(layer.q_proj, layer.biases.map(|biases| biases.q)),
+            key: linear(layer.k_proj, layer.biases.map(|biases| biases.k)),
+            value: linear(layer.v_proj, layer.biases.map(|biases| biases.v)),
+            output: linear(layer.o_proj, layer.biases.map(|biases| biases.o)),
             attention_norm: values(layer.post_attention_layernorm),
-            gate: Linear::new(layer.gate_proj, None),
-            up: Linear::new(layer.up_proj, None),
-            down: Linear::new(layer.down_proj, None),
+            gate: linear(layer.gate_proj, None),
+            up: linear(layer.up_proj, None),
+            down: linear(layer.down_proj, None),
         });
         Self {
             config: config.clone(),
+            element,
             embedding: values(weights.embed_tokens),
             layers: layers.collect(),
             norm: values(weights.norm),
-            head: Linear::new(weights.lm_head, None),
+            head: linear(weights.lm_head, None),
         }
+    }
+
+    /// [`Self::forward`] as torch computes it in the checkpoint's own type.
+    pub(crate) fn forward_rounded(&self, tokens: &[u32]) -> Vec<Vec<f64>> {
+        let round = match self.element {
+            ElementType::BFloat16 => bfloat16,
+            ElementType::Float16 => float16,
+        };
+        self.forward(tokens, round)
     }
 
     /// The logits behind every token of one sequence: `LlamaForCausalLM.forward`.
@@ -149,9 +168,13 @@ impl Reference {
     }
 }
 
-/// bf16, little-endian.
-fn values(bytes: &[u8]) -> Vec<f64> {
-    bytes.as_chunks().0.iter().map(|&pair| bf16::from_le_bytes(pair).to_f64()).collect()
+/// Elements, little-endian.
+fn values(element: ElementType, bytes: &[u8]) -> Vec<f64> {
+    let value = match element {
+        ElementType::BFloat16 => |pair| bf16::from_le_bytes(pair).to_f64(),
+        ElementType::Float16 => |pair| f16::from_le_bytes(pair).to_f64(),
+    };
+    bytes.as_chunks().0.iter().map(|&pair| value(pair)).collect()
 }
 
 /// Eight products at a time: the debug profile takes most of its time here. Rows of a model are multiples of eight.
@@ -250,7 +273,7 @@ fn numbers(list: &Value) -> Vec<f64> {
 /// The float64 forward is transformers' float32 forward, and the rounded one is as wrong as its bfloat16 forward.
 fn equals_transformers(path: &str) {
     let folder = Folder::read(path);
-    let reference = Reference::new(&folder.config, folder.weights().host());
+    let reference = Reference::new(&folder.config, &folder.weights());
     let text = std::fs::read_to_string(data(path).join("expected.json")).expect("expected.json is there");
     let recorded: Value = serde_json::from_str(&text).expect("expected.json is JSON");
     for case in recorded["cases"].as_array().expect("cases") {
@@ -268,7 +291,7 @@ fn equals_transformers(path: &str) {
             let error = (found - recorded).abs();
             assert!(error <= 1e-3, "{what}: log-probability of token {}: {found}, {recorded} recorded", position + 1);
         }
-        let rounded = reference.forward(&prompt, bfloat16);
+        let rounded = reference.forward_rounded(&prompt);
         let error = relative_error(&rounded, &logits);
         let ratio = error / case["bf16_rel_err_all"].as_f64().expect("a number");
         assert!(

@@ -1,16 +1,25 @@
 //! A model in memory whose steps are put together by hand: any rows, at any point, replayed or launched one by one.
 
 use std::any::Any;
+use std::fs;
 use std::sync::Arc;
 
-use gridpoint_graph::{GraphSet, LogitRequest, Recorded, RequestKind, StepError, StepLayout, StepRing};
+use gridpoint_graph::{GraphSet, LogitRequest, Recorded, RequestKind, StepError, StepLayout, StepRing, Ticket};
 use gridpoint_model::{
-    Capacity, Checkpoint, Kernels, KvCache, LaunchOrder, Model, ModelConfig, WeightStore, Weights, Workspace,
+    Capacity, Checkpoint, ElementType, Kernels, KvCache, LaunchOrder, Model, ModelConfig, WeightStore, Weights,
+    Workspace,
 };
 use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::{Arena, ArenaLayout, Launches, RecordedEdge, Region, Stream};
+use half::{bf16, f16};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
 
 use crate::support::{TestDevice, data};
+
+/// A tensor's name, shape and bytes.
+pub(crate) type Tensor = (String, Vec<usize>, Vec<u8>);
 
 /// A model folder of the tests.
 pub(crate) struct Folder {
@@ -26,6 +35,41 @@ impl Folder {
             config: ModelConfig::load(&folder).expect("the configuration is good"),
             checkpoint: Checkpoint::open(&folder).expect("the weights are there"),
         }
+    }
+
+    /// Writes a folder as those of Hugging Face, and reads it as any other.
+    pub(crate) fn made(config: &Value, element: ElementType, tensors: &[Tensor]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("config.json"), config.to_string()).expect("the folder is ours");
+        let dtype = match element {
+            ElementType::BFloat16 => Dtype::BF16,
+            ElementType::Float16 => Dtype::F16,
+        };
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(dtype, shape.clone(), bytes).expect("the bytes are those of the shape"))
+        });
+        safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors"))
+            .expect("the file is ours");
+        let config = ModelConfig::load(folder.path()).expect("the configuration is good");
+        // The file stays mapped when its folder is gone.
+        Self { config, checkpoint: Checkpoint::open(folder.path()).expect("the weights are there") }
+    }
+
+    /// [`Self::read`] with every weight cast from bfloat16 to float16, which changes none but those below 2^-17 and beyond 65504.
+    pub(crate) fn read_as_float16(path: &str) -> Self {
+        let read =
+            |name: &str| fs::read(data(path).join(name)).unwrap_or_else(|error| panic!("{path}/{name}: {error}"));
+        let mut config: Value = serde_json::from_slice(&read("config.json")).expect("JSON");
+        config["dtype"] = "float16".into();
+        let file = read("model.safetensors");
+        let cast = |bytes: &[u8]| {
+            let values = bytes.as_chunks().0.iter().map(|&pair| bf16::from_le_bytes(pair).to_f32());
+            values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect()
+        };
+        let tensors = SafeTensors::deserialize(&file).expect("the weights are there");
+        let tensors: Vec<Tensor> =
+            tensors.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec(), cast(view.data()))).collect();
+        Self::made(&config, ElementType::Float16, &tensors)
     }
 
     /// The weights, checked.
@@ -168,6 +212,13 @@ impl Rig {
 
     /// Runs `rows` in the layout of `point`; every row's last token is sampled greedily.
     pub(crate) fn run(&mut self, launch: Launch, point: GridPoint, rows: &[Row]) -> Answer {
+        let ticket = self.submit(launch, point, rows);
+        let results = self.results(&ticket);
+        Answer { logits: self.logits(rows.len()), results }
+    }
+
+    /// The first half of [`Self::run`]: the step is on its way, and waits for none before it that the ring has room for.
+    pub(crate) fn submit(&mut self, launch: Launch, point: GridPoint, rows: &[Row]) -> Ticket {
         let columns = rows.iter().map(|row| row.pages.len() as u32).max().unwrap_or(0);
         let logit_rows = point.requests() as u32;
         let layout = StepLayout::new(point, logit_rows, columns).expect("a block");
@@ -185,16 +236,23 @@ impl Rig {
             .expect("the step fits the point");
         let Self { stream, graphs, ring, model, .. } = self;
         let address = ring.address();
-        let ticket = ring
-            .submit(packed, stream, |stream| match launch {
-                Launch::Replay(index) => graphs.replay(index, stream),
-                Launch::Eager(index) => graphs.launch_eagerly(index, stream),
-                Launch::Recorded(point) => model.record(point, address)?.launch(stream),
-            })
-            .expect("the launch");
-        let results = ring.wait(&ticket).expect("the step runs");
-        let results = results.iter().map(|one| (one.token, one.log_probability.to_bits())).collect();
+        ring.submit(packed, stream, |stream| match launch {
+            Launch::Replay(index) => graphs.replay(index, stream),
+            Launch::Eager(index) => graphs.launch_eagerly(index, stream),
+            Launch::Recorded(point) => model.record(point, address)?.launch(stream),
+        })
+        .expect("the launch")
+    }
+
+    /// Waits for a step: token and bits of the log-probability of every row.
+    pub(crate) fn results(&self, ticket: &Ticket) -> Vec<(i32, u32)> {
+        let results = self.ring.wait(ticket).expect("the step runs");
+        results.iter().map(|one| (one.token, one.log_probability.to_bits())).collect()
+    }
+
+    /// Bits of the logits of the first `rows` rows of the step that ran last.
+    pub(crate) fn logits(&self, rows: usize) -> Vec<Vec<u32>> {
         let bits = |row| self.model.logits(row).expect("a row").into_iter().map(f32::to_bits).collect();
-        Answer { logits: (0..rows.len() as u32).map(bits).collect(), results }
+        (0..rows as u32).map(bits).collect()
     }
 }

@@ -1,19 +1,16 @@
 //! Random checkpoints of odd shapes, run by the engine and by the float64 reference.
 //!
 //! One request runs alone, so every position's raw logits can be read. Tolerances are the usual rule: twice the error of the
-//! same forward with torch's bfloat16 rounding. Every comparison is written so that NaN fails it.
-
-use std::fs;
+//! same forward with torch's rounding to bfloat16, or float16. Every comparison is written so that NaN fails it.
 
 use gridpoint_engine::{Engine, EngineOptions, FinishReason, NewRequest};
-use gridpoint_model::{Checkpoint, ModelConfig};
+use gridpoint_model::ElementType;
 use gridpoint_plan::{Limits, Policy, TokenCeiling, plan};
-use half::bf16;
-use safetensors::tensor::{Dtype, TensorView};
+use half::{bf16, f16};
 use serde_json::{Value, json};
 
-use super::reference::{Reference, bfloat16, exact, log_softmax, relative_error};
-use super::rig::Folder;
+use super::reference::{Reference, exact, log_softmax, relative_error};
+use super::rig::{Folder, Tensor};
 use crate::support::random::Random;
 use crate::support::{Case, TestDevice};
 
@@ -30,11 +27,16 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("shapes/narrow_across_a_chunk", narrow_across_a_chunk),
         Case::new("shapes/head_of_128_across_a_chunk", head_of_128_across_a_chunk),
         Case::new("shapes/group_of_16_across_a_chunk", group_of_16_across_a_chunk),
+        Case::new(FLOAT16_WITH_BIAS, float16_with_bias),
+        Case::new("shapes/float16_head_of_128_across_a_chunk", float16_head_of_128_across_a_chunk),
     ]
 }
 
+/// A step on float16 from end to end.
+pub(crate) const FLOAT16_WITH_BIAS: &str = "shapes/float16_with_bias";
+
 /// The usual rule.
-const TIMES_BFLOAT16: f64 = 2.0;
+const TIMES_ROUNDED: f64 = 2.0;
 /// What float32 may cost beside that, relative to the logits.
 const FLOAT32_ERROR: f64 = 1e-5;
 /// A log-probability is that of the float32 logits beside it within this much.
@@ -45,6 +47,7 @@ const SEQUENCE: u32 = 1024;
 /// A checkpoint that is not there yet.
 #[derive(Clone, Debug)]
 struct Shape {
+    element: ElementType,
     seed: u64,
     hidden: usize,
     intermediate: usize,
@@ -61,6 +64,7 @@ struct Shape {
 impl Default for Shape {
     fn default() -> Self {
         Self {
+            element: ElementType::BFloat16,
             seed: 1,
             hidden: 128,
             intermediate: 256,
@@ -78,16 +82,20 @@ impl Default for Shape {
 
 /// The tensors of a checkpoint while they are made.
 struct Tensors {
+    element: ElementType,
     random: Random,
-    made: Vec<(String, Vec<usize>, Vec<u8>)>,
+    made: Vec<Tensor>,
 }
 
 impl Tensors {
     /// Normal around `mean`.
     fn add(&mut self, name: String, shape: &[usize], mean: f64, deviation: f64) {
         let count: usize = shape.iter().product();
-        let values = (0..count).map(|_| bf16::from_f64(mean + deviation * self.random.normal()));
-        let bytes = values.flat_map(bf16::to_le_bytes).collect();
+        let element = match self.element {
+            ElementType::BFloat16 => |value| bf16::from_f64(value).to_le_bytes(),
+            ElementType::Float16 => |value| f16::from_f64(value).to_le_bytes(),
+        };
+        let bytes = (0..count).flat_map(|_| element(mean + deviation * self.random.normal())).collect();
         self.made.push((name, shape.to_vec(), bytes));
     }
 
@@ -101,9 +109,16 @@ impl Tensors {
 }
 
 impl Shape {
+    fn dtype(&self) -> &'static str {
+        match self.element {
+            ElementType::BFloat16 => "bfloat16",
+            ElementType::Float16 => "float16",
+        }
+    }
+
     fn config(&self) -> Value {
         let mut config = json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "hidden_act": "silu",
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": self.dtype(), "hidden_act": "silu",
             "hidden_size": self.hidden, "intermediate_size": self.intermediate, "vocab_size": self.vocabulary,
             "num_hidden_layers": self.layers, "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads,
             "max_position_embeddings": SEQUENCE, "rms_norm_eps": 1e-5, "rope_parameters": self.rope,
@@ -116,10 +131,10 @@ impl Shape {
     }
 
     /// Activations of order 1, attention that prefers some tokens clearly, logits that do.
-    fn tensors(&self) -> Vec<(String, Vec<usize>, Vec<u8>)> {
+    fn tensors(&self) -> Vec<Tensor> {
         let Self { hidden, intermediate, vocabulary, head_dim, bias, .. } = *self;
         let (query, kv) = (self.heads * head_dim, self.kv_heads * head_dim);
-        let mut tensors = Tensors { random: Random(self.seed), made: Vec::new() };
+        let mut tensors = Tensors { element: self.element, random: Random(self.seed), made: Vec::new() };
         // A tied embedding is the head as well.
         let embedding = if self.tied { 2.0 / (hidden as f64).sqrt() } else { 1.0 };
         tensors.add("model.embed_tokens.weight".into(), &[vocabulary, hidden], 0.0, embedding);
@@ -144,18 +159,9 @@ impl Shape {
 
     /// Writes the checkpoint as a folder of Hugging Face, and reads it as any other.
     fn folder(&self) -> Folder {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        fs::write(folder.path().join("config.json"), self.config().to_string()).expect("the folder is ours");
-        let tensors = self.tensors();
-        let views = tensors.iter().map(|(name, shape, bytes)| {
-            (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).expect("the bytes are those of the shape"))
-        });
-        safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors"))
-            .expect("the file is ours");
-        let config = ModelConfig::load(folder.path()).expect("the configuration is good");
-        assert_eq!((config.head_dim, config.group_size()), (self.head_dim, self.heads / self.kv_heads));
-        // The file stays mapped when its folder is gone.
-        Folder { config, checkpoint: Checkpoint::open(folder.path()).expect("the weights are there") }
+        let folder = Folder::made(&self.config(), self.element, &self.tensors());
+        assert_eq!((folder.config.head_dim, folder.config.group_size()), (self.head_dim, self.heads / self.kv_heads));
+        folder
     }
 }
 
@@ -231,11 +237,11 @@ fn argmax(logits: impl Iterator<Item = f64>) -> usize {
 fn assert_correct(answer: &Answer, reference: &Reference, prompt: &[u32], what: &str) -> usize {
     let sequence: Vec<u32> = prompt.iter().chain(&answer.tokens).copied().collect();
     let fed = &sequence[..sequence.len() - 1];
-    let (expected, rounded) = (reference.forward(fed, exact), reference.forward(fed, bfloat16));
+    let (expected, rounded) = (reference.forward(fed, exact), reference.forward_rounded(fed));
     let found: Vec<Vec<f64>> = answer.logits.iter().map(|row| row.iter().copied().map(f64::from).collect()).collect();
     assert_eq!(found.len(), expected.len(), "{what}: positions");
 
-    let allowed = TIMES_BFLOAT16 * greatest_difference(&rounded, &expected);
+    let allowed = TIMES_ROUNDED * greatest_difference(&rounded, &expected);
     for (position, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert_eq!(found.len(), expected.len(), "{what}: position {position}");
         for (token, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -246,21 +252,21 @@ fn assert_correct(answer: &Answer, reference: &Reference, prompt: &[u32], what: 
             );
         }
     }
-    let bfloat16_error = relative_error(&rounded, &expected);
+    let rounded_error = relative_error(&rounded, &expected);
     for position in 0..expected.len() {
         let of_row = |rows: &[Vec<f64>]| relative_error(&rows[position..=position], &expected[position..=position]);
-        let (error, allowed) = (of_row(&found), TIMES_BFLOAT16 * of_row(&rounded).max(bfloat16_error) + FLOAT32_ERROR);
+        let (error, allowed) = (of_row(&found), TIMES_ROUNDED * of_row(&rounded).max(rounded_error) + FLOAT32_ERROR);
         assert!(
             error <= allowed,
             "{what}: position {position}: relative error {error} of its logits, {allowed} allowed"
         );
     }
-    let (error, allowed_error) = (relative_error(&found, &expected), TIMES_BFLOAT16 * bfloat16_error + FLOAT32_ERROR);
+    let (error, allowed_error) = (relative_error(&found, &expected), TIMES_ROUNDED * rounded_error + FLOAT32_ERROR);
     assert!(error <= allowed_error, "{what}: relative error {error} of all logits, {allowed_error} allowed");
 
     let of_logits = |rows: &[Vec<f64>]| rows.iter().map(|row| log_softmax(row)).collect::<Vec<_>>();
     let (own, expected_logs) = (of_logits(&found), of_logits(&expected));
-    let allowed_log = TIMES_BFLOAT16 * greatest_difference(&of_logits(&rounded), &expected_logs);
+    let allowed_log = TIMES_ROUNDED * greatest_difference(&of_logits(&rounded), &expected_logs);
     for (position, (&one, &token)) in answer.log_probabilities.iter().zip(&sequence[1..]).enumerate() {
         let (one, token) = (f64::from(one), token as usize);
         let place = position + 1;
@@ -293,7 +299,7 @@ fn assert_correct(answer: &Answer, reference: &Reference, prompt: &[u32], what: 
 /// Runs prompts of `lengths` tokens and `new_tokens` steps behind each, whole and in chunks of at most `chunk` tokens.
 fn check(device: &TestDevice, shape: &Shape, lengths: &[usize], new_tokens: u32, chunk: u32) {
     let folder = shape.folder();
-    let reference = Reference::new(&folder.config, folder.weights().host());
+    let reference = Reference::new(&folder.config, &folder.weights());
     let longest = lengths.iter().copied().max().expect("a prompt") as u32;
     let (mut whole, mut chunked) = (engine(device, &folder, longest), engine(device, &folder, chunk));
     let mut sure = 0;
@@ -377,4 +383,25 @@ fn group_of_16_across_a_chunk(device: &TestDevice) {
     let shape =
         Shape { seed: 9, hidden: 72, intermediate: 88, vocabulary: 67, heads: 16, layers: 1, ..Shape::default() };
     check(device, &shape, &[521], 4, 150);
+}
+
+fn float16_with_bias(device: &TestDevice) {
+    let element = ElementType::Float16;
+    let shape = Shape { element, seed: 12, heads: 4, kv_heads: 2, layers: 1, bias: true, ..Shape::default() };
+    check(device, &shape, &[1, 65], 3, 48);
+}
+
+fn float16_head_of_128_across_a_chunk(device: &TestDevice) {
+    let shape = Shape {
+        element: ElementType::Float16,
+        seed: 13,
+        hidden: 136,
+        intermediate: 88,
+        vocabulary: 67,
+        head_dim: 128,
+        layers: 1,
+        tied: true,
+        ..Shape::default()
+    };
+    check(device, &shape, &[515], 3, 129);
 }

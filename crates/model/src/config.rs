@@ -181,7 +181,7 @@ impl ModelConfig {
         self.num_attention_heads / self.num_key_value_heads
     }
 
-    /// Bytes of bf16 keys and values that one token takes in the cache, over all layers.
+    /// Bytes of keys and values that one token takes in the cache, over all layers.
     #[must_use]
     pub fn kv_bytes_per_token(&self) -> u64 {
         // At most 2^10 layers of 2^18 values: within u64 by the limits above.
@@ -208,7 +208,10 @@ fn required_row(object: &Object<'_>, field: &str, most: u64) -> Result<u64> {
     }
 }
 
-/// Refuses what this crate would otherwise read as a plain bf16 Llama and get wrong.
+/// Types that a configuration may name. Which of them the model has, the checkpoint's tensors say ([`crate::Weights::element`]).
+const DTYPES: [&str; 2] = ["bfloat16", "float16"];
+
+/// Refuses what this crate would otherwise read as a plain Llama and get wrong.
 fn check_architecture(object: &Object<'_>) -> Result<()> {
     let supported = ARCHITECTURES.join(", ");
     let known = |name: &Value| name.as_str().is_some_and(|name| ARCHITECTURES.contains(&name));
@@ -234,8 +237,8 @@ fn check_architecture(object: &Object<'_>) -> Result<()> {
     }
     // The field's name was `torch_dtype` before transformers 5.
     for field in ["dtype", "torch_dtype"] {
-        if let Some(dtype) = object.string(field)?.filter(|&dtype| dtype != "bfloat16") {
-            return Err(object.unsupported(field, dtype, "bfloat16"));
+        if let Some(dtype) = object.string(field)?.filter(|dtype| !DTYPES.contains(dtype)) {
+            return Err(object.unsupported(field, dtype, "bfloat16 and float16"));
         }
     }
     if let Some(quantization) = object.get("quantization_config") {

@@ -3,6 +3,8 @@
 //! [`Weights`] borrows the checkpoint's bytes and writes the tensors of a [`WeightPlan`] piece by piece into a staging
 //! buffer, so that nothing is held twice.
 
+use rayon::prelude::*;
+
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::ModelConfig;
 use crate::error::{ModelError, Result};
@@ -121,7 +123,7 @@ impl<'a> Weights<'a> {
     }
 
     /// Writes the bytes of device tensor `index` from byte `offset` on into `out`: a staging buffer smaller than the
-    /// tensor takes it in several calls.
+    /// tensor takes it in several calls. The threads of rayon's pool share the work; the bytes do not depend on how many there are.
     ///
     /// # Errors
     /// No such tensor, or fewer bytes from `offset` on than `out` holds.
@@ -130,7 +132,9 @@ impl<'a> Weights<'a> {
         let length = out.len();
         let fits = offset.checked_add(length as u64).is_some_and(|end| end <= tensor.bytes);
         let filled = match (fits, usize::try_from(offset), self.sources.get(index)) {
-            (true, Ok(start), Some(source)) => source.read(start, out),
+            (true, Ok(start), Some(source)) => {
+                out.par_chunks_mut(SHARE).enumerate().all(|(share, out)| source.read(start + share * SHARE, out))
+            }
             _ => false,
         };
         if filled { Ok(()) } else { Err(buffer_error(tensor, offset, length)) }
@@ -141,6 +145,9 @@ impl<'a> Weights<'a> {
         tensors.get(index).ok_or(ModelError::TensorIndex { index, count: tensors.len() })
     }
 }
+
+/// Bytes that a thread writes at a time: its own stay in the cache closest to it, and handing them out costs nothing beside them.
+const SHARE: usize = 64 << 10;
 
 fn buffer_error(tensor: &DeviceTensor, offset: u64, length: usize) -> ModelError {
     ModelError::Buffer { tensor: tensor.name.clone(), size: tensor.bytes, offset, length }

@@ -162,10 +162,10 @@ fn kinds() {
     check(json!({"hidden_act": "gelu"}), "`hidden_act` is `gelu`, which is not supported: supported is silu");
     check(json!({"mlp_bias": true}), "`mlp_bias` is `true`, which is not supported: supported is false");
     check(json!({"mlp_bias": 1}), "`mlp_bias` is `1`, it must be `true` or `false`");
-    check(json!({"dtype": "float16"}), "`dtype` is `float16`, which is not supported: supported is bfloat16");
+    check(json!({"dtype": "float8"}), "`dtype` is `float8`, which is not supported: supported is bfloat16 and float16");
     check(
         json!({"torch_dtype": "float32"}),
-        "`torch_dtype` is `float32`, which is not supported: supported is bfloat16",
+        "`torch_dtype` is `float32`, which is not supported: supported is bfloat16 and float16",
     );
     check(
         json!({"quantization_config": {"bits": 4}}),

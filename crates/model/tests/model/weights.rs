@@ -95,6 +95,37 @@ fn a_small_staging_buffer_takes_a_tensor_in_pieces() {
 }
 
 #[test]
+fn bytes_do_not_depend_on_the_number_of_threads() {
+    let folder = shakespeare();
+    let config = ModelConfig::load(&folder).unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let weights = Weights::new(&config, &checkpoint).unwrap();
+    let large: Vec<usize> = (0..)
+        .zip(weights.plan().tensors())
+        .filter(|(_, tensor)| tensor.bytes > 300_000)
+        .map(|(index, _)| index)
+        .collect();
+    assert!(large.len() > 4, "tensors of several threads");
+    for index in large.into_iter().take(3) {
+        // From an odd byte on: every thread begins within an element.
+        let length = weights.plan().tensors()[index].bytes as usize - 1;
+        let written = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut out = vec![0xAA; length];
+            pool.install(|| weights.write_at(index, 1, &mut out)).unwrap();
+            out
+        };
+        let mut pieces = vec![0xAA; length];
+        for (piece, out) in pieces.chunks_mut(1001).enumerate() {
+            weights.write_at(index, 1 + 1001 * piece as u64, out).unwrap();
+        }
+        for threads in [1, 2, 5] {
+            assert!(written(threads) == pieces, "tensor {index}, {threads} threads");
+        }
+    }
+}
+
+#[test]
 fn wrong_buffers_are_refused() {
     let folder = fixture("llama-gqa");
     let config = ModelConfig::load(&folder).unwrap();
