@@ -89,7 +89,6 @@ impl Folder {
         let weights = Weights::new(&self.config, &self.checkpoint).map_err(Failure::failed)?;
         let device = take_device(model.device.into())?;
         let products = model.products.read(device.properties())?;
-        products.log();
         let options = EngineOptions {
             max_requests: limits.max_requests,
             max_tokens: limits.max_tokens,
@@ -97,7 +96,7 @@ impl Folder {
             kv_pages: Some(model.kv_pages.unwrap_or_else(|| self.pages_wanted(limits.max_requests, tokens_wanted))),
             replay,
             launches: model.launches.map(Into::into),
-            products: products.table,
+            products: products.table.clone(),
             ..EngineOptions::default()
         };
         if let Some(pages) = model.kv_pages {
@@ -107,6 +106,7 @@ impl Folder {
         let engine = Engine::new(&device, &self.config, &weights, &plan, &options, |progress| bar.captured(progress));
         bar.finish();
         let engine = engine.map_err(|error| refusals::engine(error, &limits))?;
+        products.log();
         let pages = engine.memory().kv_pages;
         if let Some(asked) = model.kv_pages.filter(|&asked| asked > pages) {
             tracing::warn!("--kv-pages is `{asked}`: there is memory for `{pages}`");

@@ -54,12 +54,12 @@ impl Products {
         Self { table: None, source: format!("built in: {why}"), refused: false }
     }
 
-    /// Says on the log whence they are.
+    /// Says on the log whence they are, where there is a table; the engine says of each choice that it is built in.
     pub(crate) fn log(&self) {
         let source = &self.source;
         if self.refused {
             tracing::warn!("products' kernels are {source}");
-        } else {
+        } else if self.table.is_some() {
             tracing::info!("products' kernels are {source}");
         }
     }
