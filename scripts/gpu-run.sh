@@ -4,7 +4,8 @@
 #   run.sh [STAGE...]       default: all, in this order
 #
 #   tests       every GPU test, the program itself on the real driver
-#   time        `gridpoint kernels --time` for the shapes, and the whole decode step
+#   tune        `gridpoint tune` for the shapes: every kernel of their products, the fastest into results/products.json
+#   time        `gridpoint kernels --time` for the shapes, and the whole decode step, with the choices of `tune` where it has run
 #   rivals      cublasLt, PyTorch and, where they are there, FlashInfer and FlashAttention-3, on the sizes that `time` recorded
 #   sanitizer   compute-sanitizer (memcheck, racecheck, initcheck) on small steps
 #   counts      ncu's counts of one step, and those of the simulated device beside them
@@ -135,13 +136,24 @@ stage_tests() {
   while read -r name; do suite "$name"; done <suites
 }
 
-stage_time() {
+# One table for all shapes: the second adds to what the first has written.
+products=results/products.json
+stage_tune() {
   local shape
+  rm -f "$products"
   for shape in "${shapes[@]}"; do
-    check "time_$shape" 220 "$gridpoint" kernels --time --device cuda --shape "$shape" --format json
+    check "tune_$shape" 280 "$gridpoint" tune --device cuda --shape "$shape" --all-prefills --output "$products" --format json
+  done
+}
+
+stage_time() {
+  local shape choices=()
+  [ -s "$products" ] && choices=(--products "$products")
+  for shape in "${shapes[@]}"; do
+    check "time_$shape" 220 "$gridpoint" kernels --time --device cuda --shape "$shape" ${choices[@]+"${choices[@]}"} --format json
   done
   for shape in "${shapes[@]}"; do
-    check "step_$shape" 60 "$gridpoint" kernels --time --device cuda --shape "$shape" --point 1:0:1 --context 512 --format json
+    check "step_$shape" 60 "$gridpoint" kernels --time --device cuda --shape "$shape" --point 1:0:1 --context 512 ${choices[@]+"${choices[@]}"} --format json
   done
 }
 
@@ -185,7 +197,7 @@ stage_counts() {
   row ncu "$([ $status = 0 ] && echo ok || echo "FAILED ($status)")" "$elapsed"
 }
 
-all=(tests time rivals sanitizer counts)
+all=(tests tune time rivals sanitizer counts)
 stages=("$@")
 [ ${#stages[@]} -gt 0 ] || stages=("${all[@]}")
 for stage in "${stages[@]}"; do

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use gridpoint_model::{LaunchNeed, ModelConfig, Need};
+use gridpoint_model::{LaunchNeed, ModelConfig, Need, PointProducts, ProductTable};
 use gridpoint_runtime::{Device, RuntimeError, Stream};
 use gridpoint_simulator::counters::{self, Counts, GraphCounts, LaunchCounts, Recorded};
 
@@ -64,6 +64,8 @@ pub struct CountedStep {
     pub launches: Vec<CountedLaunch>,
     /// The whole graph, in which bytes that several launches touch count once as distinct.
     pub graph: GraphCounts,
+    /// Which kernels its products took.
+    pub products: PointProducts,
 }
 
 impl CountedStep {
@@ -115,7 +117,22 @@ pub fn count_step<'a>(
     weights: impl Into<WeightSource<'a>>,
     shape: &CountedShape,
 ) -> Result<CountedStep, CountError> {
+    count_step_with(device, config, weights, shape, None)
+}
+
+/// As [`count_step`], with products that take the kernels of a table.
+///
+/// # Errors
+/// The same, and a table of another device.
+pub fn count_step_with<'a>(
+    device: &Arc<Device>,
+    config: &ModelConfig,
+    weights: impl Into<WeightSource<'a>>,
+    shape: &CountedShape,
+    table: Option<Arc<ProductTable>>,
+) -> Result<CountedStep, CountError> {
     let mut rig = Rig::new(device, config, weights.into(), std::slice::from_ref(shape))?;
+    rig.model.choose_products(table).map_err(|error| RigError::Model(error.into()))?;
     rig.model.clear_cache().map_err(RigError::from)?;
 
     let stream = Stream::new(device)?;
@@ -140,5 +157,5 @@ pub fn count_step<'a>(
         return Err(CountError::NotCounted { counted: counted.len(), launches: launches.as_slice().len() });
     };
     let launches = counted.into_iter().zip(needs).map(|(counts, need)| CountedLaunch { counts, need }).collect();
-    Ok(CountedStep { launches, graph })
+    Ok(CountedStep { launches, graph, products: rig.model.product_choices(shape.point) })
 }

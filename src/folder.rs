@@ -87,6 +87,8 @@ impl Folder {
             }
         }
         let weights = Weights::new(&self.config, &self.checkpoint).map_err(Failure::failed)?;
+        let device = take_device(model.device.into())?;
+        let products = model.products.read(device.properties())?;
         let options = EngineOptions {
             max_requests: limits.max_requests,
             max_tokens: limits.max_tokens,
@@ -94,9 +96,9 @@ impl Folder {
             kv_pages: Some(model.kv_pages.unwrap_or_else(|| self.pages_wanted(limits.max_requests, tokens_wanted))),
             replay,
             launches: model.launches.map(Into::into),
+            products: products.table.clone(),
             ..EngineOptions::default()
         };
-        let device = take_device(model.device.into())?;
         if let Some(pages) = model.kv_pages {
             self.check_pages(pages, &device)?;
         }
@@ -104,6 +106,7 @@ impl Folder {
         let engine = Engine::new(&device, &self.config, &weights, &plan, &options, |progress| bar.captured(progress));
         bar.finish();
         let engine = engine.map_err(|error| refusals::engine(error, &limits))?;
+        products.log();
         let pages = engine.memory().kv_pages;
         if let Some(asked) = model.kv_pages.filter(|&asked| asked > pages) {
             tracing::warn!("--kv-pages is `{asked}`: there is memory for `{pages}`");

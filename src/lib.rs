@@ -4,4 +4,5 @@ pub mod counted;
 pub mod devices;
 pub mod kernels;
 pub mod rig;
+pub mod tables;
 pub mod timed;

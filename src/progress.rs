@@ -19,6 +19,11 @@ impl Bar {
         Self::new("{msg} {bar:24} {pos}/{len} tokens", tokens, what)
     }
 
+    /// The bar of products that are timed at so many counts of rows.
+    pub(crate) fn rows(counts: usize) -> Self {
+        Self::new("tune {bar:24} {pos}/{len} counts of rows", counts as u64, "")
+    }
+
     fn new(template: &str, length: u64, message: impl Into<Cow<'static, str>>) -> Self {
         let bar = ProgressBar::new(length).with_message(message);
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -34,7 +39,7 @@ impl Bar {
         self.0.set_position(progress.number as u64);
     }
 
-    /// More tokens.
+    /// More tokens, or counts.
     pub(crate) fn add(&self, tokens: u32) {
         self.0.inc(u64::from(tokens));
     }

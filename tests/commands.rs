@@ -21,3 +21,5 @@ mod perplexity;
 mod program;
 #[path = "commands/summary.rs"]
 mod summary;
+#[path = "commands/tune.rs"]
+mod tune;

@@ -3,6 +3,8 @@
 pub(crate) mod model;
 mod numbers;
 pub(crate) mod plan;
+pub(crate) mod products;
+pub(crate) mod subject;
 pub(crate) mod usage;
 
 pub(crate) use numbers::{integer_64, natural_32, natural_64, real};

@@ -7,6 +7,7 @@ use gridpoint::devices::Choice;
 use gridpoint_model::LaunchOrder;
 
 use crate::args::natural_32;
+use crate::args::products::ProductsArgs;
 
 /// The model folder where none is given: the one that is part of the repository.
 pub(crate) const DEFAULT_MODEL: &str = "assets/shakespeare-3m";
@@ -28,6 +29,8 @@ pub(crate) struct ModelArgs {
     /// How the launches of a step depend on each other [default: programmatic where the device has it].
     #[arg(long, value_enum)]
     pub(crate) launches: Option<LaunchesChoice>,
+    #[command(flatten)]
+    pub(crate) products: ProductsArgs,
     /// Log every captured graph (-v) and every step (-vv).
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

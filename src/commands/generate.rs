@@ -10,6 +10,7 @@ use gridpoint_engine::{
     Engine, Event, FinishReason, FinishedRequest, NewRequest, RequestError, RequestId, SamplingParameters,
 };
 use gridpoint_graph::StepTotals;
+use gridpoint_model::PointProducts;
 use serde_json::{Value, json};
 
 use crate::args::model::ModelArgs;
@@ -305,10 +306,32 @@ fn print_json(items: &[Item], texts: &Texts<'_>, engine: &Engine, output: &mut d
         "plan": {"graphs": capture.graphs, "distinct": capture.distinct},
         "steps": {"total": total, "replayed": replayed, "eager": eager},
         "launches": engine.launch_order().to_string(),
+        "products": products(engine),
         "step_seconds": engine.run_time().as_secs_f64(),
         "capture_seconds": capture.time.as_secs_f64(),
     });
     writeln!(output, "{answer}").map_err(Failure::output)
+}
+
+/// The kernels that products take, each with the token counts of its points.
+fn products(engine: &Engine) -> Value {
+    let mut groups: Vec<(PointProducts, Vec<u32>)> = Vec::new();
+    for &point in engine.points() {
+        let products = engine.products(point);
+        match groups.iter_mut().find(|(known, _)| known.alike(&products)) {
+            Some((_, tokens)) if tokens.contains(&point.tokens) => {}
+            Some((_, tokens)) => tokens.push(point.tokens),
+            None => groups.push((products, vec![point.tokens])),
+        }
+    }
+    let group = |(products, tokens): &(PointProducts, Vec<u32>)| {
+        let taken = products.0.iter().map(|choice| {
+            let words = format!("{} ({})", choice.kernel, choice.origin);
+            (choice.operation.to_owned(), Value::String(words))
+        });
+        json!({"tokens": tokens, "kernels": taken.collect::<serde_json::Map<_, _>>()})
+    };
+    Value::Array(groups.iter().map(group).collect())
 }
 
 impl Arguments {

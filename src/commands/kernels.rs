@@ -6,33 +6,26 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use gridpoint::counted::{CountedKernel, CountedShape, CountedStep, count_step};
+use gridpoint::counted::{CountedKernel, CountedShape, CountedStep, count_step_with};
 use gridpoint::devices;
-use gridpoint::rig::WeightSource;
 use gridpoint_graph::Bytes;
-use gridpoint_model::{Checkpoint, ModelConfig, Need, SHAPES, Shape, Weights};
+use gridpoint_model::{Need, PointProducts, ProductChoice};
 use gridpoint_plan::{GridPoint, StepShape};
 use gridpoint_simulator::counters::{BankCounts, ByteCounts, Counts};
 use serde_json::{Value, json};
 
-use crate::args::model::{DEFAULT_MODEL, DeviceChoice};
+use crate::args::model::DeviceChoice;
 use crate::args::natural_32;
+use crate::args::products::{Products, ProductsArgs};
+use crate::args::subject::SubjectArgs;
 use crate::commands::{Failure, timing};
-use crate::folder::look_for;
 
 /// Arguments of `kernels`.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["counters", "time"])))]
 pub(crate) struct Arguments {
-    /// A Hugging Face model folder: config.json, safetensors.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_MODEL)]
-    model: std::path::PathBuf,
-    /// A model without weights, which are random numbers: llama-3-8b, llama-3-70b-tp8, llama-3.2-1b or tiny.
-    #[arg(long, value_name = "NAME", value_parser = shape, conflicts_with = "model")]
-    shape: Option<Shape>,
-    /// Layers of the shape [default: all; at most 16 for the table of --time without --point].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = natural_32)]
-    layers: Option<u32>,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// Where it runs: only the simulated device counts.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
@@ -54,17 +47,11 @@ pub(crate) struct Arguments {
     /// Samples of every time [default: 200].
     #[arg(long, value_name = "N", requires = "time", allow_negative_numbers = true, value_parser = natural_32)]
     repeats: Option<u32>,
+    #[command(flatten)]
+    products: ProductsArgs,
     /// How to print the figures.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-}
-
-/// A shape's name.
-fn shape(word: &str) -> Result<Shape, String> {
-    Shape::find(word).ok_or_else(|| {
-        let names: Vec<&str> = SHAPES.iter().map(|shape| shape.name).collect();
-        format!("the shapes are {}", names.join(", "))
-    })
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -78,8 +65,6 @@ pub(super) enum Format {
 
 /// Tokens before a decode where nothing else is asked for.
 const CONTEXT: u32 = 100;
-/// Seed of random weights.
-const SEED: u64 = 0;
 
 impl Arguments {
     /// The step that is asked for.
@@ -87,29 +72,6 @@ impl Arguments {
         let StepShape { tokens, prefills, decodes } = self.point?;
         let full = CountedShape::full(GridPoint { tokens, prefills, decodes }, self.context.unwrap_or(CONTEXT));
         Some(CountedShape { real: self.real.unwrap_or(full.real), ..full })
-    }
-
-    /// Runs `then` with the model that is asked for; a shape has at most `most_layers` layers where no number is given.
-    fn with_model<T>(
-        &self,
-        most_layers: u32,
-        then: impl FnOnce(&str, &ModelConfig, WeightSource<'_>) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        if let Some(shape) = self.shape {
-            let layers = self.layers.unwrap_or(most_layers.min(shape.layers));
-            let config = shape
-                .config(Some(layers))
-                .map_err(|_| Failure::Usage(format!("--layers is `{layers}`: it must be from 1 to 1024").into()))?;
-            return then(shape.name, &config, WeightSource::Random(SEED));
-        }
-        if let Some(layers) = self.layers {
-            return Err(Failure::Usage(format!("--layers is `{layers}`: it goes with --shape").into()));
-        }
-        look_for(&self.model)?;
-        let config = ModelConfig::load(&self.model).map_err(Failure::failed)?;
-        let checkpoint = Checkpoint::open(&self.model).map_err(Failure::failed)?;
-        let weights = Weights::new(&config, &checkpoint).map_err(Failure::failed)?;
-        then(&self.model.display().to_string(), &config, WeightSource::Checkpoint(&weights))
     }
 }
 
@@ -124,12 +86,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
 }
 
 fn count(arguments: &Arguments, shape: &CountedShape) -> Result<String, Failure> {
-    arguments.with_model(u32::MAX, |_, config, source| {
+    arguments.subject.with_model(u32::MAX, |_, config, source| {
         let device = devices::open_counted(arguments.device.into()).map_err(Failure::usage)?;
-        let step = count_step(&device, config, source, shape).map_err(Failure::failed)?;
+        let Products { table, source: found, .. } = arguments.products.read(device.properties())?;
+        let step = count_step_with(&device, config, source, shape, table).map_err(Failure::failed)?;
         Ok(match arguments.format {
-            Format::Text => text(shape, &step),
-            Format::Json => format!("{}\n", object(shape, &step)),
+            Format::Text => text(shape, &step, &found),
+            Format::Json => format!("{}\n", object(shape, &step, &found)),
         })
     })
 }
@@ -140,10 +103,21 @@ fn time(arguments: &Arguments, step: Option<CountedShape>) -> Result<String, Fai
         repeats => repeats.unwrap_or(timing::REPEATS),
     };
     let most_layers = if step.is_some() { u32::MAX } else { timing::TABLE_LAYERS };
-    arguments.with_model(most_layers, |name, config, source| {
+    arguments.subject.with_model(most_layers, |name, config, source| {
         let opened = devices::open(arguments.device.into(), None).map_err(Failure::failed)?;
-        timing::run(&opened, timing::Request { name, config, source, step, repeats }, arguments.format)
+        let products = arguments.products.read(opened.device.properties())?;
+        timing::run(&opened, timing::Request { name, config, source, step, repeats, products }, arguments.format)
     })
+}
+
+/// The kernels of a point's products, by what each product is for.
+pub(super) fn products_object(products: &PointProducts) -> Value {
+    let choice = |choice: &ProductChoice| {
+        let ProductChoice { operation, class, kernel, origin } = choice;
+        let taken = json!({"kernel": kernel.to_string(), "from": origin.to_string(), "rows_class": class.rows.rows()});
+        ((*operation).to_owned(), taken)
+    };
+    Value::Object(products.0.iter().map(choice).collect())
 }
 
 const HEADINGS: [&str; 16] = [
@@ -220,7 +194,7 @@ fn ratio(found: u64, need: u64) -> String {
 }
 
 /// The table and what its columns are.
-fn text(shape: &CountedShape, step: &CountedStep) -> String {
+fn text(shape: &CountedShape, step: &CountedStep, found: &str) -> String {
     let kernels = step.kernels();
     let mut rows: Vec<[String; 16]> = vec![HEADINGS.map(str::to_owned)];
     let mut sums = [Need::default(); 3];
@@ -241,7 +215,8 @@ fn text(shape: &CountedShape, step: &CountedStep) -> String {
 
     let mut text = String::new();
     // A String takes whatever is written to it.
-    let _ = writeln!(text, "point {}, step {}, {} tokens before a decode\n", shape.point, shape.real, shape.context);
+    let _ = writeln!(text, "point {}, step {}, {} tokens before a decode", shape.point, shape.real, shape.context);
+    let _ = writeln!(text, "products: {}\nproducts' kernels are {found}\n", step.products);
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: [usize; 16] = std::array::from_fn(width);
     for row in &rows {
@@ -305,7 +280,7 @@ fn counts_object(counts: &Counts, [read, written, multiplies]: [Need; 3]) -> Val
     })
 }
 
-fn object(shape: &CountedShape, step: &CountedStep) -> Value {
+fn object(shape: &CountedShape, step: &CountedStep, found: &str) -> Value {
     let mut sums = [Need::default(); 3];
     let kernels: Vec<Value> = step
         .kernels()
@@ -329,6 +304,8 @@ fn object(shape: &CountedShape, step: &CountedStep) -> Value {
         "point": [tokens, prefills, decodes],
         "step": [shape.real.tokens, shape.real.prefills, shape.real.decodes],
         "context": shape.context,
+        "products": products_object(&step.products),
+        "products_from": found,
         "kernels": kernels,
         "graph": {"launches": step.graph.launches, "counts": counts_object(&step.graph.counts, sums)},
     })

@@ -9,6 +9,7 @@ mod plan;
 pub(crate) mod refusals;
 mod texts;
 mod timing;
+mod tune;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Devices(devices::Arguments),
     /// Count or time what each kernel of a step does, beside what the step's shape needs.
     Kernels(Box<kernels::Arguments>),
+    /// Time every kernel that the products of a model may take on this device, and keep the fastest of each in a file.
+    Tune(Box<tune::Arguments>),
 }
 
 impl Command {
@@ -52,6 +55,7 @@ impl Command {
             Self::Perplexity(arguments) => perplexity::run(&arguments, output),
             Self::Devices(arguments) => devices::run(&arguments, output),
             Self::Kernels(arguments) => kernels::run(&arguments, output),
+            Self::Tune(arguments) => tune::run(&arguments, output),
         }
     }
 }

@@ -12,7 +12,8 @@ use gridpoint_plan::GridPoint;
 use gridpoint_runtime::DeviceProperties;
 use serde_json::{Value, json};
 
-use super::kernels::Format;
+use super::kernels::{Format, products_object};
+use crate::args::products::Products;
 use crate::commands::Failure;
 
 /// Samples of every time.
@@ -20,9 +21,9 @@ pub(super) const REPEATS: u32 = 200;
 /// Layers of a shape for the table of all cases: so many that even the smallest weights of a layer fill a cache of 50 MB four times.
 pub(super) const TABLE_LAYERS: u32 = 16;
 /// Seed of keys, values and activations.
-const SEED: u64 = 1;
+pub(super) const SEED: u64 = 1;
 /// What stands over figures of the simulated device.
-const SIMULATED: &str =
+pub(super) const SIMULATED: &str =
     "SIMULATED DEVICE: every time below is that of a program on this host's processor and says nothing of any GPU";
 
 /// What is asked for.
@@ -33,6 +34,7 @@ pub(super) struct Request<'a> {
     /// One step, or all cases.
     pub(super) step: Option<RigShape>,
     pub(super) repeats: u32,
+    pub(super) products: Products,
 }
 
 /// Where and with what the figures were taken.
@@ -44,11 +46,13 @@ struct Setting<'a> {
     layers: usize,
     repeats: u32,
     ceilings: Ceilings,
+    /// Whence the kernels of products are taken.
+    products: String,
 }
 
 /// Times what is asked for: the text that says it.
 pub(super) fn run(opened: &Opened, request: Request<'_>, format: Format) -> Result<String, Failure> {
-    let Request { name, config, source, step, repeats } = request;
+    let Request { name, config, source, step, repeats, products } = request;
     let simulated = opened.taken == Taken::Simulator;
     let cases = step.map_or_else(
         || cases(simulated),
@@ -64,6 +68,7 @@ pub(super) fn run(opened: &Opened, request: Request<'_>, format: Format) -> Resu
     let device = &opened.device;
     let shapes: Vec<RigShape> = cases.iter().map(|case| case.shape).collect();
     let mut rig = Rig::new(device, config, source, &shapes).map_err(|error| failure(error.into()))?;
+    rig.model.choose_products(products.table).map_err(Failure::failed)?;
     rig.model.randomize_cache(SEED).map_err(Failure::failed)?;
     let mut bench = Bench::new(&Arc::clone(device), simulated, repeats).map_err(failure)?;
     let mut timed = Vec::with_capacity(cases.len());
@@ -78,6 +83,7 @@ pub(super) fn run(opened: &Opened, request: Request<'_>, format: Format) -> Resu
         layers: config.num_hidden_layers,
         repeats,
         ceilings: *bench.ceilings(),
+        products: products.source,
     };
     Ok(match format {
         Format::Text => setting.text(&timed),
@@ -86,7 +92,7 @@ pub(super) fn run(opened: &Opened, request: Request<'_>, format: Format) -> Resu
 }
 
 /// A version as the driver counts it, as `13.0`.
-fn version(number: i32) -> String {
+pub(super) fn version(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
 
@@ -156,6 +162,7 @@ impl Setting<'_> {
             ceilings.empty.median,
             ceilings.empty_chained.median,
         );
+        let _ = writeln!(text, "products' kernels are {}", self.products);
         for (case, step) in timed {
             self.case_text(&mut text, case, step);
         }
@@ -169,6 +176,7 @@ impl Setting<'_> {
     fn case_text(&self, text: &mut String, case: &Case, step: &TimedStep) {
         let RigShape { point, real, context } = case.shape;
         let _ = writeln!(text, "\n{}: point {point}, step {real}, {context} tokens before a decode", case.name);
+        let _ = writeln!(text, "products: {}", step.products);
         let mut rows: Vec<[String; 16]> = vec![HEADINGS.map(str::to_owned)];
         rows.extend(step.kernels.iter().map(|kernel| self.cells(kernel)));
         let widths: [usize; 16] =
@@ -239,6 +247,7 @@ impl Setting<'_> {
             "model": self.model,
             "layers": self.layers,
             "repeats": self.repeats,
+            "products_from": self.products,
             "ceilings": {
                 "bytes": ceilings.bytes,
                 "read_us": quantiles(ceilings.read),
@@ -270,6 +279,7 @@ impl Setting<'_> {
             "sampling": {"temperature": f64::from(temperature), "top_p": f64::from(top_p), "top_k": top_k},
             "padded_of": padded_of,
             "mix_of": mix_of,
+            "products": products_object(&step.products),
             "kernels": step.kernels.iter().map(|kernel| self.kernel_object(kernel)).collect::<Vec<_>>(),
             "replay_us": quantiles(step.replay),
             "eager_us": quantiles(step.eager),

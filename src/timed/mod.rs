@@ -7,12 +7,13 @@ mod bandwidth;
 mod cases;
 mod clock;
 mod kernels;
+mod products;
 
 use std::any::Any;
 use std::sync::Arc;
 
 use gridpoint_graph::StepError;
-use gridpoint_model::ModelError;
+use gridpoint_model::{ModelError, PointProducts};
 use gridpoint_runtime::{Device, Graph, Launch, RuntimeError};
 
 use self::bandwidth::Bandwidth;
@@ -20,6 +21,7 @@ pub use self::cases::{Case, Relation, cases};
 use self::clock::Clock;
 pub use self::clock::Quantiles;
 pub use self::kernels::{Method, TimedKernel};
+pub use self::products::{TuneError, TunedRows};
 use crate::rig::{Pages, Rig, RigError};
 
 /// A launch that takes at least so many microseconds is timed alone; shorter ones in chains of about this time.
@@ -124,6 +126,8 @@ pub struct TimedStep {
     pub samples: [u32; 2],
     /// Bytes that its launches read and write at least.
     pub bytes: u64,
+    /// Which kernels its products took.
+    pub products: PointProducts,
 }
 
 impl TimedStep {
@@ -276,7 +280,8 @@ impl Bench {
         if self.answer(rig, case, &launches)? != before {
             return Err(TimeError::Disturbed { case: case.name.clone() });
         }
-        Ok(TimedStep { kernels: timed, replay, eager, samples, bytes })
+        let products = rig.model.product_choices(case.shape.point);
+        Ok(TimedStep { kernels: timed, replay, eager, samples, bytes, products })
     }
 
     /// Runs the step once, eagerly: its tokens.

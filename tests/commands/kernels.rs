@@ -17,10 +17,13 @@ fn a_step_is_counted_as_an_object() {
     let object = ran.json();
     assert_eq!(object["point"], serde_json::json!([8, 1, 4]));
     assert_eq!(object["step"], object["point"]);
-    assert_eq!(object["graph"]["launches"], 19);
+    assert_eq!(object["graph"]["launches"], 15);
     let kernels = object["kernels"].as_array().expect("kernels");
     let names: Vec<&str> = kernels.iter().filter_map(|kernel| kernel["kernel"].as_str()).collect();
-    assert_eq!(names[..3], ["schedule_attention", "embedding_gather", "row_scale"]);
+    assert_eq!(names[..3], ["schedule_attention", "embedding_gather", "skinny_rotary"]);
+    let qkv = serde_json::json!({"kernel": "skinny", "from": "built in", "rows_class": 8});
+    assert_eq!(object["products"]["qkv product"], qkv);
+    assert!(object["products_from"].as_str().is_some_and(|words| words.starts_with("built in: ")), "{object}");
     for kernel in kernels {
         let counts = &kernel["counts"];
         assert_eq!(counts["written"]["distinct"], counts["written"]["least"], "{kernel}");

@@ -42,7 +42,17 @@ impl Ran {
         Self::of(Command::new(env!("CARGO_BIN_EXE_gridpoint")).args(arguments).stderr(stderr))
     }
 
+    /// Runs the program to its end with a cache folder of its own.
+    pub(crate) fn with_cache(cache: &Path, arguments: &[&str]) -> Self {
+        Self::ended(Command::new(env!("CARGO_BIN_EXE_gridpoint")).args(arguments).env("XDG_CACHE_HOME", cache))
+    }
+
+    /// Without the cache folder of whoever runs the tests.
     fn of(command: &mut Command) -> Self {
+        Self::ended(command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-cache")))
+    }
+
+    fn ended(command: &mut Command) -> Self {
         let Output { status, stdout, stderr } = command.output().expect("the program starts");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         let ran = Self { status: status.code(), stdout: text(stdout), stderr: text(stderr) };

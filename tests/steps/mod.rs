@@ -3,6 +3,7 @@
 mod batching;
 pub(crate) mod chain;
 mod models;
+mod products;
 mod reference;
 mod replay;
 mod rig;
@@ -12,5 +13,14 @@ use crate::support::Case;
 
 /// All cases of whole steps.
 pub(crate) fn all() -> Vec<Case> {
-    [models::cases(), replay::cases(), chain::cases(), batching::cases(), reference::cases(), shapes::cases()].concat()
+    [
+        models::cases(),
+        replay::cases(),
+        chain::cases(),
+        batching::cases(),
+        reference::cases(),
+        products::cases(),
+        shapes::cases(),
+    ]
+    .concat()
 }

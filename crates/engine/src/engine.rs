@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gridpoint_graph::{CaptureProgress, CaptureSummary, StepReport, StepTotals};
-use gridpoint_model::{LaunchOrder, ModelConfig, Weights};
-use gridpoint_plan::Plan;
+use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, Weights};
 use gridpoint_plan::traffic::StepHistogram;
+use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::Device;
 
 use crate::error::{EngineError, RequestError};
@@ -34,6 +34,8 @@ pub struct EngineOptions {
     pub replay: bool,
     /// How the launches of a step depend on each other; `None` is the fastest order that the device has.
     pub launches: Option<LaunchOrder>,
+    /// The kernels that products take, as measured on the device; `None`, and what the table does not know, is the built-in choice.
+    pub products: Option<Arc<ProductTable>>,
 }
 
 impl Default for EngineOptions {
@@ -46,6 +48,7 @@ impl Default for EngineOptions {
             memory_utilization: 0.9,
             replay: true,
             launches: None,
+            products: None,
         }
     }
 }
@@ -138,7 +141,7 @@ impl Engine {
         let Some(step) = self.plan_step() else { return Ok(None) };
         self.peak_pages = self.peak_pages.max(self.scheduler.pool().used());
         let report = self.runner.run(&step, &mut self.answers)?;
-        tracing::debug!("{report}");
+        tracing::debug!("{report}, products {}", self.runner.products_of(&report));
         let outputs = self.answers.outputs(&step);
         let events = self.scheduler.commit(step, &outputs)?;
         self.totals.add(&report);
@@ -189,6 +192,18 @@ impl Engine {
     #[must_use]
     pub fn launch_order(&self) -> LaunchOrder {
         self.runner.model().launch_order()
+    }
+
+    /// The points of the plan, in the order of their capture.
+    #[must_use]
+    pub fn points(&self) -> &[GridPoint] {
+        self.runner.graphs().points()
+    }
+
+    /// Which kernels the products of a step of `point` take.
+    #[must_use]
+    pub fn products(&self, point: GridPoint) -> PointProducts {
+        self.runner.model().product_choices(point)
     }
 
     /// How the device's memory is divided.

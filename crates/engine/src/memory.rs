@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use gridpoint_graph::StepLayout;
-use gridpoint_model::{Capacity, Kernels, KvCache, LaunchOrder, Model, ModelConfig, WeightStore, Weights, Workspace};
+use gridpoint_model::{
+    Capacity, Kernels, KvCache, LaunchOrder, Model, ModelConfig, ModelError, WeightStore, Weights, Workspace,
+};
 use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError};
 
@@ -137,7 +139,10 @@ pub(crate) fn place(
     options: &EngineOptions,
 ) -> Result<Placed, EngineError> {
     let order = options.launches.map_or_else(|| Ok(LaunchOrder::best(device)), |order| order.on(device))?;
-    let kernels = Kernels::load(device, weights.element(), config.head_dim)?.in_order(order);
+    let mut kernels = Kernels::load(device, weights.element(), config.head_dim)?.in_order(order);
+    if let Some(table) = &options.products {
+        kernels = kernels.with_table(Arc::clone(table)).map_err(ModelError::from)?;
+    }
     // What no kernel counts is refused before the weights are read.
     sizes.reserve(config, &kernels, 2)?;
     let mut layout = ArenaLayout::new();

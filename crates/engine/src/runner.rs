@@ -7,7 +7,7 @@ use gridpoint_graph::{
     CaptureProgress, EagerReason, GraphSet, LogitRequest, Recorded, RequestKind, StepError as BlockError, StepKind,
     StepLayout, StepReport, StepRing, StepWriter,
 };
-use gridpoint_model::{Model, ModelConfig, Weights};
+use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
 use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
 use gridpoint_runtime::{Device, Stream};
 
@@ -75,7 +75,15 @@ impl Runner {
             true => GraphSet::capture(&stream, plan, &retained, report.workspace, record, observe)?,
             false => GraphSet::without_graphs(plan, record)?,
         };
+        log_products(graphs.points(), &model);
         Ok(Self { stream, graphs, ring, model, memory: report, replay: options.replay })
+    }
+
+    /// Which kernels the products of a step took.
+    pub(crate) fn products_of(&self, report: &StepReport) -> PointProducts {
+        let StepShape { tokens, prefills, decodes } = report.shape;
+        let own = GridPoint { tokens, prefills, decodes };
+        self.model.product_choices(self.graphs.find(report.shape).point().unwrap_or(own))
     }
 
     pub(crate) fn graphs(&self) -> &GraphSet {
@@ -130,6 +138,18 @@ impl Runner {
     /// Logit rows that the block of a point has room for: one for each request, within what there is memory for.
     fn fitting_logit_rows(&self, point: GridPoint) -> u32 {
         point.requests().min(u64::from(self.model.capacity().logit_rows)) as u32
+    }
+}
+
+/// Says which kernels products take, at the first of the points that take the same.
+fn log_products(points: &[GridPoint], model: &Model) {
+    let mut said: Option<PointProducts> = None;
+    for &point in points {
+        let products = model.product_choices(point);
+        if !said.is_some_and(|said| said.alike(&products)) {
+            tracing::info!("products from {point} on: {products}");
+            said = Some(products);
+        }
     }
 }
 

@@ -15,6 +15,9 @@ pub enum ModelError {
     /// A size beyond what the kernels count.
     #[error(transparent)]
     Limit(#[from] crate::device::LimitError),
+    /// A table of measured choices that is not for this device.
+    #[error(transparent)]
+    Table(#[from] crate::device::TableError),
     /// A file or folder is not there, is not of the kind that was looked for, or is larger than such a file may be.
     #[error("`{}` {found}, expected {expected}", path.display())]
     NotFound {

@@ -12,7 +12,7 @@ use crate::config::ModelConfig;
 pub(crate) const ELEMENT: u64 = 2;
 
 /// The 16-bit type of weights, activations and the key-value cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ElementType {
     /// 8 bits of exponent, 8 of precision.
     #[default]

@@ -1,5 +1,7 @@
 //! Every kernel that a step launches, loaded before the first capture.
 
+use std::sync::Arc;
+
 use gridpoint_runtime::parameters::{
     EmbeddingParameters, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES,
     NormParameters, SampleParameters, ScheduleParameters,
@@ -9,7 +11,10 @@ use gridpoint_runtime::{Device, Parameters, RuntimeError};
 use super::attention::Attention;
 use super::geometry::Resident;
 use super::order::LaunchOrder;
-use super::products::{Epilogue, ProductKernel, ProductKernels, ProductShape, Segments};
+use super::products::{
+    ChoiceOrigin, Epilogue, MeasuredDevice, ProductClass, ProductKernel, ProductKernels, ProductShape, ProductTable,
+    RowClass, Segments, TableError,
+};
 use crate::weight_plan::ElementType;
 
 /// The kernels for one model's head dimension, with how many blocks of each the device holds at once.
@@ -23,6 +28,9 @@ pub struct Kernels {
     pub(crate) attention: Attention,
     pub(crate) sample: Resident<SampleParameters>,
     pub(crate) products: ProductKernels,
+    element: ElementType,
+    device: Arc<MeasuredDevice>,
+    table: Option<Arc<ProductTable>>,
 }
 
 impl ElementType {
@@ -57,6 +65,9 @@ impl Kernels {
             attention: Attention::load(device, element, head_dim)?,
             sample: load(device, "sample_logits", GRIDPOINT_SAMPLE_SHARED_BYTES)?,
             products: ProductKernels::load(device, element)?,
+            element,
+            device: Arc::new(device.properties().into()),
+            table: None,
         })
     }
 
@@ -71,8 +82,52 @@ impl Kernels {
         Segments::choose(n, k, self.multiprocessors)
     }
 
+    /// The same kernels, of which products take what a table has measured; those that it does not know, the built-in choice.
+    ///
+    /// # Errors
+    /// A table of another device, or one with kernels that this build has no images of.
+    pub fn with_table(self, table: Arc<ProductTable>) -> Result<Self, TableError> {
+        table.fits(&self.device)?;
+        table.check_loaded(self.products.has_warpgroups())?;
+        Ok(Self { table: Some(table), ..self })
+    }
+
+    /// The same kernels with the built-in choices.
+    #[must_use]
+    pub fn without_table(self) -> Self {
+        Self { table: None, ..self }
+    }
+
+    /// Whether a kernel is among those that were loaded.
+    pub(crate) fn has(&self, kernel: ProductKernel) -> bool {
+        !kernel.needs_warpgroups() || self.products.has_warpgroups()
+    }
+
+    /// The device as tables name it.
+    #[must_use]
+    pub fn device(&self) -> &MeasuredDevice {
+        &self.device
+    }
+
     /// The kernel that a product of this shape takes.
     pub(crate) fn product_kernel(&self, shape: ProductShape, epilogue: Epilogue) -> ProductKernel {
-        ProductKernel::choose(shape, epilogue, self.multiprocessors, self.products.has_warpgroups())
+        self.product_choice(shape, epilogue).1
+    }
+
+    /// The class of a product, the kernel that it takes, and whence that is known.
+    pub(crate) fn product_choice(
+        &self,
+        shape: ProductShape,
+        epilogue: Epilogue,
+    ) -> (ProductClass, ProductKernel, ChoiceOrigin) {
+        let ProductShape { rows, n, k, .. } = shape;
+        let class = ProductClass { element: self.element, epilogue, n, k, rows: RowClass::of(rows) };
+        match self.table.as_ref().and_then(|table| table.get(&class)) {
+            Some(measurement) => (class, measurement.kernel, ChoiceOrigin::Measured),
+            None => {
+                let warpgroups = self.products.has_warpgroups();
+                (class, ProductKernel::choose(shape, epilogue, self.multiprocessors, warpgroups), ChoiceOrigin::BuiltIn)
+            }
+        }
     }
 }

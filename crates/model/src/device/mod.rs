@@ -19,4 +19,8 @@ pub use memory::{Capacity, KvCache, WeightStore, Workspace};
 pub use model::Model;
 pub use need::{Arithmetic, LaunchNeed, Need, RequestLengths, StepLengths, Work};
 pub use order::LaunchOrder;
-pub use products::{GemmTile, HopperTile, ProductKernel, ProductShape, Segments, TensorOutput, TileCluster};
+pub use products::{
+    ChoiceOrigin, Epilogue, GemmTile, HopperTile, MeasuredDevice, Measurement, NotPermitted, PointProducts,
+    ProductChoice, ProductClass, ProductKernel, ProductShape, ProductTable, RowClass, Segments, TableError,
+    TensorOutput, TileCluster, UnknownWord,
+};

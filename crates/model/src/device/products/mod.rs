@@ -1,22 +1,32 @@
 //! Matrix products: which kernel each takes, how its sums are cut, and its launch.
 
 mod choice;
+mod class;
 mod hopper;
 mod kernels;
 mod launch;
+mod name;
+mod permits;
+mod report;
 mod segments;
+mod table;
+mod table_file;
 mod tile;
 
 pub use choice::ProductKernel;
+pub use class::{ProductClass, RowClass, UnknownWord};
 pub use hopper::{HopperTile, TensorOutput, TileCluster};
 pub(crate) use kernels::ProductKernels;
 pub(crate) use launch::{Output, Product};
+pub use permits::NotPermitted;
+pub use report::{ChoiceOrigin, PointProducts, ProductChoice};
 pub use segments::Segments;
+pub use table::{MeasuredDevice, Measurement, ProductTable, TableError};
 pub use tile::GemmTile;
 
 /// What a product does with an element before it is stored (kernels/epilogue.cuh); all add a bias where there is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Epilogue {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Epilogue {
     /// float32, for logits.
     Logits,
     /// Adds the residual stream.
