@@ -222,7 +222,10 @@ impl Compilation {
         for Architecture { name, machine_code, ptx } in &self.images {
             for (wanted, extension, image) in [(machine_code, "cubin", "sm"), (ptx, "ptx", "compute")] {
                 if *wanted {
-                    let step = steps.join(format!("{stem}.compute_{name}.{extension}"));
+                    // nvcc leaves the architecture out of the name where there is one only.
+                    let of_one = steps.join(format!("{stem}.{extension}"));
+                    let of_many = steps.join(format!("{stem}.compute_{name}.{extension}"));
+                    let step = if of_many.is_file() { of_many } else { of_one };
                     fs::copy(step, folder.join(format!("{image}_{name}.{extension}")))?;
                 }
             }

@@ -40,20 +40,54 @@ const fn one_hopper(instance: &'static str) -> (&'static str, &'static str) {
 /// Attention on bf16 alone.
 const BF16_ATTENTION: (&str, &str) = (" ATTENTION_INSTANCES(X, _f16, F16)", "");
 
+/// Attention on Hopper for heads of 64 elements of bf16 alone.
+const ONE_HOPPER_ATTENTION: (&str, &str) = (
+    "  ATTENTION_HOPPER_INSTANCES(X, , Bf16) ATTENTION_HOPPER_INSTANCES(X, _f16, F16)\n",
+    "  ATTENTION_HOPPER_INSTANCE(X, attention_hopper_d64, Bf16, 64)\n",
+);
+
 /// The bugs.
-pub(crate) const PLANTS: [Plant; 16] = [
+pub(crate) const PLANTS: [Plant; 19] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
         patches: &[BF16_ATTENTION, ("  block_barrier();\n  if (!arrive_last(", "  if (!arrive_last(")],
     },
     Plant {
-        name: "attention_reads_its_list_before_its_wait",
-        module: "attention",
-        patches: &[(
-            "  grid_dependency_wait();\n  if (parameters.list->reserved[0] != 0) {\n",
-            "  const bool refused = parameters.list->reserved[0] != 0;\n  grid_dependency_wait();\n  if (refused) {\n",
-        )],
+        name: "attention_hopper_gathers_without_fence",
+        module: "attention_hopper",
+        patches: &[
+            ONE_HOPPER_ATTENTION,
+            (
+                "#include \"attention_hopper_load.cuh\"\n",
+                "#include \"ptx.cuh\"\n#define fence_proxy_async()\n#include \"attention_hopper_load.cuh\"\n",
+            ),
+        ],
+    },
+    Plant {
+        name: "attention_hopper_reads_its_list_before_its_wait",
+        module: "attention_hopper",
+        patches: &[
+            ONE_HOPPER_ATTENTION,
+            (
+                "  grid_dependency_wait();\n",
+                "  const bool refused = parameters.attention.list->reserved[0] != 0;\n  grid_dependency_wait();\n",
+            ),
+            ("  if (parameters.attention.list->reserved[0] != 0) {\n", "  if (refused) {\n"),
+        ],
+    },
+    Plant {
+        name: "attention_hopper_reads_pages_before_they_are_there",
+        module: "attention_hopper",
+        patches: &[
+            ONE_HOPPER_ATTENTION,
+            ("      mbarrier_wait(memory.page_full(own, progress.pages), memory.page_parity(progress.pages));\n", ""),
+        ],
+    },
+    Plant {
+        name: "attention_hopper_reads_keys_before_they_are_there",
+        module: "attention_hopper",
+        patches: &[ONE_HOPPER_ATTENTION, ("    wait(value);\n    wait(key);\n", "    wait(value);\n")],
     },
     Plant {
         name: "attention_reuses_queries_without_barrier",

@@ -192,9 +192,16 @@ GRIDPOINT_DEVICE void finish_chunk(RowStatistics& rows) {
 GRIDPOINT_DEVICE void mask_scores(float (&scores)[kPage / 2], const WarpRows& rows, uint32_t first_token) {
   if (first_token + kPage <= rows.least) return;
   GRIDPOINT_UNROLL
-  for (uint32_t i = 0; i < kPage / 2; ++i) {
-    const uint32_t token = first_token + i / 4 * 8 + lane_index() % 4 * 2 + i % 2;
-    if (token >= rows.limit[i / 2 % 2]) scores[i] = minus_infinity();
+  for (uint32_t half = 0; half < 2; ++half) {
+    // From this lane's first token of the page on.
+    const int32_t visible = static_cast<int32_t>(rows.limit[half] - first_token - lane_index() % 4 * 2);
+    GRIDPOINT_UNROLL
+    for (uint32_t n = 0; n < kPage / 8; ++n) {
+      GRIDPOINT_UNROLL
+      for (uint32_t i = 0; i < 2; ++i) {
+        if (static_cast<int32_t>(n * 8 + i) >= visible) scores[n * 4 + half * 2 + i] = minus_infinity();
+      }
+    }
   }
 }
 
@@ -282,7 +289,7 @@ GRIDPOINT_DEVICE void store_output(const AttentionParameters& parameters, const 
 template <uint32_t HeadDim, uint32_t Threads>
 GRIDPOINT_DEVICE void poison_output(const AttentionParameters& parameters) {
   const uint64_t vectors = uint64_t{parameters.step->tokens} * parameters.query_heads * (HeadDim / kVector);
-  for (uint64_t i = uint64_t{block_index()} * Threads + thread_index(); i < vectors; i += uint64_t{grid_blocks()} * Threads) {
+  for (uint64_t i = block_index() * Threads + thread_index(); i < vectors; i += uint64_t{grid_blocks()} * Threads) {
     store16(parameters.output + i * kVector, Vector16{{kPackedNaN, kPackedNaN, kPackedNaN, kPackedNaN}});
   }
 }

@@ -14,8 +14,10 @@
 // Tokens of one key-value chunk: attention accumulates each chunk from zero and merges chunks in order, at fixed positions.
 #define GRIDPOINT_CHUNK_TOKENS 512u
 
-// Query rows of one attention tile, and the most rows for which a request's chunks are split over blocks (decode-like requests).
+// Query rows of one attention tile, likewise of attention_hopper.cu, and the most rows for which a request's chunks are split over blocks
+// (decode-like requests).
 #define GRIDPOINT_ATTENTION_TILE_ROWS 64u
+#define GRIDPOINT_ATTENTION_HOPPER_TILE_ROWS 128u
 #define GRIDPOINT_ATTENTION_SPLIT_ROWS 16u
 
 // Threads of a block and bytes of shared memory that these kernels are launched with.
@@ -25,7 +27,7 @@
 #define GRIDPOINT_SAMPLE_THREADS 256u
 #define GRIDPOINT_SAMPLE_SHARED_BYTES 36768u
 #define GRIDPOINT_SCHEDULE_THREADS 256u
-#define GRIDPOINT_SCHEDULE_SHARED_BYTES 41004u
+#define GRIDPOINT_SCHEDULE_SHARED_BYTES 41296u
 #define GRIDPOINT_ATTENTION_THREADS 128u
 #define GRIDPOINT_ATTENTION_D64_SHARED_BYTES 40976u
 #define GRIDPOINT_ATTENTION_D96_SHARED_BYTES 61456u
@@ -34,6 +36,8 @@
 #define GRIDPOINT_BANDWIDTH_THREADS 256u
 #define GRIDPOINT_ATTENTION_D256_THREADS 256u
 #define GRIDPOINT_ATTENTION_D256_SHARED_BYTES 98320u
+#define GRIDPOINT_ATTENTION_HOPPER_THREADS 384u
+#define GRIDPOINT_ATTENTION_HOPPER_SHARED_BYTES 231968u
 
 // embedding.cu: output[t, :] = table[token_ids[t], :].
 typedef struct EmbeddingParameters {
@@ -163,10 +167,10 @@ typedef struct AttentionWork {
   uint32_t counter;  // index of the arrival counter of this tile (per key-value head)
 } AttentionWork;
 
-// Head of the list; the items follow, longest first.
+// Head of the list; the items follow, tiles before decode-like ones, longest first.
 typedef struct AttentionWorkList {
   uint32_t count;
-  uint32_t reserved[3];
+  uint32_t reserved[3];  // a refused list: 1, items and partials needed; else 0, the number of tiles, 0
 } AttentionWorkList;
 
 // schedule.cu: lengths -> attention work list, all arrival counters zeroed; once per step, shared by all layers.
@@ -198,6 +202,15 @@ typedef struct AttentionParameters {
   uint32_t kv_heads;
   uint32_t query_pitch;         // elements of a token's row in `queries`, a multiple of 8: (Hq + 2 Hkv) * d of the fused projection
 } AttentionParameters;
+
+// attention_hopper.cu: as attention.cu, on tiles of 128 query rows, keys and values through tensor maps.
+typedef struct AttentionTensorParameters {
+  // Keys and values of the layer: [d / 64][pages * Hkv * 64][64] with strides 128 bytes and d * 2 bytes, boxes [d / 64][64][64], 128-byte
+  // swizzle; for d = 96 with 32 in the place of 64 elements, 64 bytes in that of 128.
+  TensorMap maps[2];
+  AttentionParameters attention;
+  uint32_t reserved[10];
+} AttentionTensorParameters;
 
 // sample.cu: logits -> LogitResult of every logit row.
 typedef struct SampleParameters {

@@ -10,7 +10,8 @@
 //   otherwise: one item per tile of `tile_rows` query rows, over all chunks up to the causal limit of the tile's last row.
 // q = 0 or l = 0: no work.
 //
-// Order: by cost, the number of 64-token pages that the item walks, descending; equal costs by request, then by tile or chunk.
+// Order: tiles, then decode-like items; among them by cost, the number of 64-token pages that the item walks, descending; equal costs by
+// request, then by tile or chunk. reserved[1] of the list's head is the number of tiles.
 // Costs are exact below 64 pages and fall into classes of 1/32 of their size above. It is a counting sort without ordered atomics:
 // each of 8 warps takes an eighth of the items of a window of 1024 requests, counts them per class, and places them from the scanned
 // counts, 32 at a time, the rank among equals by ballots. The same input gives the same list. (Across windows, equal costs lie by
@@ -37,9 +38,11 @@ constexpr uint32_t kScheduleWarps = kScheduleThreads / kWarpThreads;
 constexpr uint32_t kWindow = 1024;
 constexpr uint32_t kWindowPerThread = kWindow / kScheduleThreads;
 constexpr uint32_t kChunkPages = GRIDPOINT_CHUNK_TOKENS / GRIDPOINT_PAGE_TOKENS;
-// Cost classes: 64 exact ones, then 32 for each doubling of a 32-bit cost.
+// Cost classes of tiles: 64 exact ones, then 32 for each doubling of a 32-bit cost. Below them those of decode-like items, whose cost is
+// exact: at most a chunk's pages.
 constexpr uint32_t kExactCosts = 64;
-constexpr uint32_t kClasses = 896;
+constexpr uint32_t kSplitClasses = kChunkPages + 1;
+constexpr uint32_t kClasses = kSplitClasses + 896;
 
 static_assert(sizeof(AttentionWork) == 32 && sizeof(AttentionWorkList) == 16, "items are written as two 16-byte vectors");
 
@@ -51,6 +54,7 @@ struct ScheduleShared {
   uint32_t partials[kWindow + 1];
   uint32_t split_requests[kWindow + 1];
   uint32_t warp_values[kScheduleWarps];
+  uint32_t tiles;
 };
 static_assert(sizeof(ScheduleShared) == GRIDPOINT_SCHEDULE_SHARED_BYTES, "the host launches with the bytes that the kernel uses");
 static_assert(sizeof(ScheduleShared) <= 48 * 1024, "no launch attribute is needed");
@@ -96,6 +100,12 @@ GRIDPOINT_DEVICE uint32_t tile_limit(const ScheduleParameters& parameters, const
 GRIDPOINT_DEVICE uint32_t item_pages(const ScheduleParameters& parameters, const RequestWork& work, uint32_t index) {
   if (!work.split_allowed) return ceiling_divide(tile_limit(parameters, work, index), GRIDPOINT_PAGE_TOKENS);
   return minimum(ceiling_divide(work.kv_length, GRIDPOINT_PAGE_TOKENS) - index * kChunkPages, kChunkPages);
+}
+
+// The class of one item: greater ones come first.
+GRIDPOINT_DEVICE uint32_t item_class(const ScheduleParameters& parameters, const RequestWork& work, uint32_t index) {
+  const uint32_t pages = item_pages(parameters, work, index);
+  return work.split_allowed ? pages : kSplitClasses + cost_class(pages);
 }
 
 // Exclusive sum over the block in thread order; `total` gets the sum of all. Every thread calls it.
@@ -228,7 +238,7 @@ GRIDPOINT_DEVICE void walk_window(const ScheduleParameters& parameters, Schedule
     if (active) {
       work = request_work(parameters, request);
       index = item - memory.items[place_in_window];
-      from_top = top_class - cost_class(item_pages(parameters, work, index));
+      from_top = top_class - item_class(parameters, work, index);
     }
     uint32_t* counter = &memory.place[from_top * kScheduleWarps + warp_index()];
     if (!Write) {
@@ -262,13 +272,13 @@ GRIDPOINT_DEVICE void schedule(const ScheduleParameters& parameters) {
   ScheduleShared& memory = shared<ScheduleShared>();
   const uint32_t requests = parameters.step->prefills + parameters.step->decodes;
 
-  uint32_t most_pages = 0;
+  uint32_t greatest_class = 0;
   for (uint32_t request = thread_index(); request < requests; request += kScheduleThreads) {
     const RequestWork work = request_work(parameters, request);
     // The last tile, or the first chunk, is a request's longest item.
-    if (work.items > 0) most_pages = maximum(most_pages, item_pages(parameters, work, work.split_allowed ? 0 : work.items - 1));
+    if (work.items > 0) greatest_class = maximum(greatest_class, item_class(parameters, work, work.split_allowed ? 0 : work.items - 1));
   }
-  const uint32_t top_class = cost_class(block_maximum(most_pages, memory.warp_values));
+  const uint32_t top_class = block_maximum(greatest_class, memory.warp_values);
   const uint32_t places = (top_class + 1) * kScheduleWarps;
   uint32_t class_bits = 0;
   while (top_class >> class_bits != 0) ++class_bits;
@@ -295,7 +305,10 @@ GRIDPOINT_DEVICE void schedule(const ScheduleParameters& parameters) {
   for (uint32_t i = begin; i < end; ++i) sum += memory.place[i];
   uint32_t total;
   uint32_t position = block_exclusive_sum(sum, memory.warp_values, &total);
+  // The place of the first decode-like item is the number of tiles.
+  const uint32_t first_split = top_class >= kSplitClasses ? (top_class - kSplitClasses + 1) * kScheduleWarps : 0;
   for (uint32_t i = begin; i < end; ++i) {
+    if (i == first_split) memory.tiles = position;
     const uint32_t count = memory.place[i];
     memory.place[i] = position;
     position += count;
@@ -308,7 +321,7 @@ GRIDPOINT_DEVICE void schedule(const ScheduleParameters& parameters) {
     walk_window<true>(parameters, memory, first, top_class, class_bits);
     block_barrier();
   }
-  write_head(parameters, total, 0, 0, 0);
+  write_head(parameters, total, 0, memory.tiles, 0);
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ struct Expected {
 
 const ANOTHER_KERNEL: &str = "the kernel that trips has no plant";
 
-const EXPECTED: [Expected; 15] = [
+const EXPECTED: [Expected; 18] = [
     // Partials of a warp that had not arrived when its block was counted.
     Expected {
         plant: "attention_arrives_without_barrier",
@@ -47,6 +47,29 @@ const EXPECTED: [Expected; 15] = [
         case: "attention/prefills_match_float64",
         report: &["kernel `attention_d", "race: ", "of 16 bytes at shared address", "which nothing orders after the"],
         line: "load_matrix_x4(a[0], query",
+    },
+    // Queries that cp.async wrote, read by wgmma.
+    Expected {
+        plant: "attention_hopper_gathers_without_fence",
+        case: "attention_hopper/tiles_keep_bits",
+        report: &[
+            "kernel `attention_hopper_d64` block (",
+            "wgmma's read of shared address",
+            "wrote without a fence.proxy.async after it",
+        ],
+        line: "wgmma<kPage",
+    },
+    Expected {
+        plant: "attention_hopper_reads_pages_before_they_are_there",
+        case: "attention_hopper/decodes_keep_bits",
+        report: &["kernel `attention_hopper_d64` block (", "at shared address"],
+        line: "load_matrix_x4(fragment, key",
+    },
+    Expected {
+        plant: "attention_hopper_reads_keys_before_they_are_there",
+        case: "attention_hopper/tiles_keep_bits",
+        report: &["kernel `attention_hopper_d64` block (", "at shared address"],
+        line: "wgmma<kPage",
     },
     Expected {
         plant: "gemm_ring_without_barrier",
@@ -114,10 +137,10 @@ const EXPECTED: [Expected; 15] = [
         line: "held[i] = load16(input",
     },
     Expected {
-        plant: "attention_reads_its_list_before_its_wait",
+        plant: "attention_hopper_reads_its_list_before_its_wait",
         case: steps::chain::CHAINED_EQUALS_SERIAL,
         report: &[
-            "kernel `attention_d64` block (",
+            "kernel `attention_hopper_d64` block (",
             "overlap: read of 4 bytes at global address",
             "without griddepcontrol.wait after the write of block (0, 0, 0) thread (0, 0, 0) of kernel `schedule_attention`",
         ],
@@ -128,7 +151,7 @@ const EXPECTED: [Expected; 15] = [
         plant: "embedding_does_not_wait",
         case: steps::chain::CHAINED_EQUALS_SERIAL,
         report: &[
-            "kernel `attention_d64` block (",
+            "kernel `attention_hopper_d64` block (",
             "overlap: read of 4 bytes at global address",
             "without griddepcontrol.wait after the write of block (0, 0, 0) thread (0, 0, 0) of kernel `schedule_attention`",
         ],

@@ -39,11 +39,11 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Heads {
-    kv: usize,
-    group: usize,
-    dim: usize,
-    element: Element,
+pub(super) struct Heads {
+    pub(super) kv: usize,
+    pub(super) group: usize,
+    pub(super) dim: usize,
+    pub(super) element: Element,
     /// Whether a token's row holds its queries alone.
     compact: bool,
 }
@@ -98,14 +98,14 @@ impl Heads {
 }
 
 /// Queries [tokens, Hq * d], keys and values [tokens, Hkv * d] of one sequence.
-struct Sequence {
+pub(super) struct Sequence {
     queries: Vec<u16>,
     keys: Vec<u16>,
     values: Vec<u16>,
 }
 
 impl Sequence {
-    fn random(random: &mut Random, heads: Heads, tokens: usize, sharpness: f64) -> Self {
+    pub(super) fn random(random: &mut Random, heads: Heads, tokens: usize, sharpness: f64) -> Self {
         let mut matrix = |width: usize, scale: f64| {
             (0..tokens * width).map(|_| heads.element.bits(scale * random.normal())).collect()
         };
@@ -119,31 +119,33 @@ impl Sequence {
 
 /// How a batch lies in memory.
 #[derive(Clone, Copy, Debug)]
-struct Placement {
+pub(super) struct Placement {
     /// Grid of the attention kernel.
-    blocks: u32,
+    pub(super) blocks: u32,
     /// Capacities above the real counts.
-    slack: usize,
+    pub(super) slack: usize,
     /// Order of the pages.
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 const PLACEMENT: Placement = Placement { blocks: 5, slack: 3, seed: 1 };
 
 /// Part of a sequence that one step appends and asks for: its first `cached` tokens, the last `query` of which are new.
-type Part<'a> = (&'a Sequence, Request);
+pub(super) type Part<'a> = (&'a Sequence, Request);
 
 /// What a batch has on the device.
-struct World {
-    step: DeviceVec<u8>,
-    batch: Batch,
+pub(super) struct World {
+    pub(super) step: DeviceVec<u8>,
+    pub(super) batch: Batch,
     qkv: DeviceVec<u16>,
-    keys: DeviceVec<u16>,
-    values: DeviceVec<u16>,
+    pub(super) keys: DeviceVec<u16>,
+    pub(super) values: DeviceVec<u16>,
+    /// Pages of the pool.
+    pub(super) pool: usize,
 }
 
 impl World {
-    fn new(device: &TestDevice, heads: Heads, parts: &[Part], placement: Placement) -> Self {
+    pub(super) fn new(device: &TestDevice, heads: Heads, parts: &[Part], placement: Placement) -> Self {
         let mut random = Random(placement.seed);
         let requests: Vec<Request> = parts.iter().map(|(_, request)| *request).collect();
         // Page 0 is the dummy page; two more stay unused.
@@ -180,17 +182,34 @@ impl World {
             qkv: device.upload(&qkv),
             keys: device.upload(&keys),
             values: device.upload(&values),
+            pool,
         }
     }
 
     /// Output [tokens, Hq * d] of one launch over `schedule`.
-    fn attend(
+    pub(super) fn attend(
         &self,
         device: &TestDevice,
         heads: Heads,
         schedule: &Schedule,
         capacities: Capacities,
         placement: Placement,
+    ) -> Vec<u16> {
+        self.attend_by(device, heads, schedule, capacities, placement, |parameters| {
+            let (name, threads, shared) = heads.kernel();
+            device.launch(name, placement.blocks, threads, shared, &parameters).expect(name);
+        })
+    }
+
+    /// As [`Self::attend`], launched by `launch`.
+    pub(super) fn attend_by(
+        &self,
+        device: &TestDevice,
+        heads: Heads,
+        schedule: &Schedule,
+        capacities: Capacities,
+        placement: Placement,
+        launch: impl FnOnce(AttentionParameters),
     ) -> Vec<u16> {
         let output = device.poisoned::<u16>((self.batch.tokens() + placement.slack) * heads.width());
         let partial_output = device.poisoned::<f32>(capacities.partials * heads.kv * PARTIAL_ROWS * heads.dim);
@@ -210,8 +229,7 @@ impl World {
             kv_heads: heads.kv as u32,
             query_pitch: heads.pitch() as u32,
         };
-        let (name, threads, shared) = heads.kernel();
-        device.launch(name, placement.blocks, threads, shared, &parameters).expect(name);
+        launch(parameters);
         let mut rows = device.download(&output);
         let padding = rows.split_off(self.batch.tokens() * heads.width());
         assert!(padding.iter().all(|&bits| bits == POISON), "{heads:?}, {placement:?}: a padded row was written");
@@ -296,12 +314,12 @@ fn check(device: &TestDevice, heads: Heads, requests: &[(usize, usize)], sharpne
     }
 }
 
-fn heads(kv: usize, group: usize, dim: usize) -> Heads {
+pub(super) fn heads(kv: usize, group: usize, dim: usize) -> Heads {
     Heads { kv, group, dim, element: Element::Bf16, compact: false }
 }
 
 /// In float16, with queries alone in a token's row.
-fn heads_f16(kv: usize, group: usize, dim: usize) -> Heads {
+pub(super) fn heads_f16(kv: usize, group: usize, dim: usize) -> Heads {
     Heads { element: Element::F16, compact: true, ..heads(kv, group, dim) }
 }
 
@@ -353,7 +371,7 @@ fn every_instance_matches_float64(device: &TestDevice) {
 }
 
 /// Fails naming the first coordinate at which two outputs differ.
-fn assert_same_bits(found: &[u16], expected: &[u16], heads: Heads, what: &str) {
+pub(super) fn assert_same_bits(found: &[u16], expected: &[u16], heads: Heads, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     if let Some(at) = found.iter().zip(expected).position(|(a, b)| a != b) {
         let (row, head, element) = (at / heads.width(), at % heads.width() / heads.dim, at % heads.dim);

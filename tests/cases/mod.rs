@@ -1,6 +1,7 @@
 //! The cases that run on every device, by suite.
 
 mod attention;
+mod attention_hopper;
 mod embedding;
 mod fill;
 mod fixture;
@@ -22,8 +23,9 @@ use crate::support::Case;
 pub(crate) type Suite = fn() -> Vec<Case>;
 
 /// One suite for each file of `kernels/*.cu`, and for what products share; those of fill.cu and bandwidth.cu are one.
-const KERNELS: [Suite; 11] = [
+const KERNELS: [Suite; 12] = [
     attention::cases,
+    attention_hopper::cases,
     embedding::cases,
     fill::cases,
     gemm::cases,

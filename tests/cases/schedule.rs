@@ -147,6 +147,18 @@ impl Schedule {
         kv_heads: usize,
         group: usize,
     ) -> Self {
+        Self::of_tiles(device, step, capacities, kv_heads, group, TILE_ROWS)
+    }
+
+    /// As [`Self::run`], with tiles of `tile_rows` query rows.
+    pub(crate) fn of_tiles(
+        device: &TestDevice,
+        step: &DeviceVec<u8>,
+        capacities: Capacities,
+        kv_heads: usize,
+        group: usize,
+        tile_rows: usize,
+    ) -> Self {
         let list = device.poisoned::<u32>(4 + 8 * capacities.items);
         let counters = device.poisoned::<u32>(capacities.counters * kv_heads);
         let parameters = ScheduleParameters {
@@ -158,7 +170,7 @@ impl Schedule {
             partial_capacity: capacities.partials as u32,
             kv_heads: kv_heads as u32,
             group: group as u32,
-            tile_rows: TILE_ROWS as u32,
+            tile_rows: tile_rows as u32,
         };
         device
             .launch("schedule_attention", 1, GRIDPOINT_SCHEDULE_THREADS, GRIDPOINT_SCHEDULE_SHARED_BYTES, &parameters)
@@ -247,7 +259,11 @@ fn check(device: &TestDevice, batch: &Batch, kv_heads: usize, group: usize, slac
             }
         }
     }
-    for pair in items.windows(2) {
+    let is_tile = |item: &AttentionWork| batch.requests[item.request as usize].query * group > SPLIT_ROWS;
+    assert!(items.iter().is_sorted_by_key(|item| !is_tile(item)), "{what}: a decode-like item stands before a tile");
+    let tiles = items.iter().filter(|item| is_tile(item)).count();
+    assert_eq!(words[2] as usize, tiles, "{what}: the head's number of tiles");
+    for pair in items.windows(2).filter(|pair| is_tile(&pair[0]) == is_tile(&pair[1])) {
         let cost = |item: &AttentionWork| pages(item, batch.requests[item.request as usize], group);
         let place = |item: &AttentionWork| (item.request, item.first_row, item.first_chunk);
         let (before, after) = (cost(&pair[0]), cost(&pair[1]));

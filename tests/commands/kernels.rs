@@ -44,7 +44,7 @@ fn a_padded_step_is_counted_as_a_table() {
         let line = ran.stdout.lines().find(|line| line.starts_with(start)).expect("the line");
         line.split("  ").filter(|cell| !cell.is_empty()).count()
     };
-    assert_eq!(cells("kernel "), cells("attention_d64 "));
+    assert_eq!(cells("kernel "), cells("attention_hopper_d64 "));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use gridpoint_driver::{CUfunction, CUfunction_attribute};
 
 use crate::instructions::{GroupGemmParameters, InstructionParameters};
 use crate::parameters::{
-    AttentionParameters, BandwidthParameters, EmbeddingParameters, FillParameters, GemmParameters, NormParameters,
-    RowScaleParameters, SampleParameters, ScheduleParameters, TensorGemmParameters,
+    AttentionParameters, AttentionTensorParameters, BandwidthParameters, EmbeddingParameters, FillParameters,
+    GemmParameters, NormParameters, RowScaleParameters, SampleParameters, ScheduleParameters, TensorGemmParameters,
 };
 use crate::{Launch, RuntimeError};
 
@@ -39,6 +39,7 @@ parameters! {
     RowScaleParameters => "row_scale",
     ScheduleParameters => "schedule",
     AttentionParameters => "attention",
+    AttentionTensorParameters => "attention_hopper",
     SampleParameters => "sample",
     FillParameters => "fill",
     BandwidthParameters => "bandwidth",

@@ -17,9 +17,14 @@ pub const GRIDPOINT_ROWS_TOKENS: u32 = 0;
 pub const GRIDPOINT_ROWS_LOGITS: u32 = 1;
 /// Tokens of one key-value chunk: attention accumulates each chunk from zero and merges chunks in order, at fixed positions.
 pub const GRIDPOINT_CHUNK_TOKENS: u32 = 512;
-/// Query rows of one attention tile, and the most rows for which a request's chunks are split over blocks (decode-like requests).
+/// Query rows of one attention tile, likewise of attention_hopper.cu, and the most rows for which a request's chunks are split over blocks
+/// (decode-like requests).
 pub const GRIDPOINT_ATTENTION_TILE_ROWS: u32 = 64;
-/// Query rows of one attention tile, and the most rows for which a request's chunks are split over blocks (decode-like requests).
+/// Query rows of one attention tile, likewise of attention_hopper.cu, and the most rows for which a request's chunks are split over blocks
+/// (decode-like requests).
+pub const GRIDPOINT_ATTENTION_HOPPER_TILE_ROWS: u32 = 128;
+/// Query rows of one attention tile, likewise of attention_hopper.cu, and the most rows for which a request's chunks are split over blocks
+/// (decode-like requests).
 pub const GRIDPOINT_ATTENTION_SPLIT_ROWS: u32 = 16;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_EMBEDDING_THREADS: u32 = 256;
@@ -34,7 +39,7 @@ pub const GRIDPOINT_SAMPLE_SHARED_BYTES: u32 = 36768;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_SCHEDULE_THREADS: u32 = 256;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
-pub const GRIDPOINT_SCHEDULE_SHARED_BYTES: u32 = 41004;
+pub const GRIDPOINT_SCHEDULE_SHARED_BYTES: u32 = 41296;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_THREADS: u32 = 128;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
@@ -51,6 +56,10 @@ pub const GRIDPOINT_BANDWIDTH_THREADS: u32 = 256;
 pub const GRIDPOINT_ATTENTION_D256_THREADS: u32 = 256;
 /// Threads of a block and bytes of shared memory that these kernels are launched with.
 pub const GRIDPOINT_ATTENTION_D256_SHARED_BYTES: u32 = 98320;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_ATTENTION_HOPPER_THREADS: u32 = 384;
+/// Threads of a block and bytes of shared memory that these kernels are launched with.
+pub const GRIDPOINT_ATTENTION_HOPPER_SHARED_BYTES: u32 = 231968;
 /// Where the scale of a product's rows comes from: there is none, it lies in `row_scales`, or the kernel computes it from the activations
 /// that it reads anyway (skinny.cu alone).
 pub const GRIDPOINT_SCALE_NONE: u32 = 0;
@@ -605,11 +614,12 @@ const _: () = {
         "Offset of field: AttentionWork::counter",
     ][::core::mem::offset_of!(AttentionWork, counter) - 28usize];
 };
-/// Head of the list; the items follow, longest first.
+/// Head of the list; the items follow, tiles before decode-like ones, longest first.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct AttentionWorkList {
     pub count: u32,
+    /// a refused list: 1, items and partials needed; else 0, the number of tiles, 0
     pub reserved: [u32; 3usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -753,6 +763,35 @@ const _: () = {
     [
         "Offset of field: AttentionParameters::query_pitch",
     ][::core::mem::offset_of!(AttentionParameters, query_pitch) - 84usize];
+};
+/// attention_hopper.cu: as attention.cu, on tiles of 128 query rows, keys and values through tensor maps.
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone, PartialEq)]
+pub struct AttentionTensorParameters {
+    /** Keys and values of the layer: [d / 64][pages * Hkv * 64][64] with strides 128 bytes and d * 2 bytes, boxes [d / 64][64][64], 128-byte
+ swizzle; for d = 96 with 32 in the place of 64 elements, 64 bytes in that of 128.*/
+    pub maps: [TensorMap; 2usize],
+    pub attention: AttentionParameters,
+    pub reserved: [u32; 10usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of AttentionTensorParameters",
+    ][::core::mem::size_of::<AttentionTensorParameters>() - 384usize];
+    [
+        "Alignment of AttentionTensorParameters",
+    ][::core::mem::align_of::<AttentionTensorParameters>() - 64usize];
+    [
+        "Offset of field: AttentionTensorParameters::maps",
+    ][::core::mem::offset_of!(AttentionTensorParameters, maps) - 0usize];
+    [
+        "Offset of field: AttentionTensorParameters::attention",
+    ][::core::mem::offset_of!(AttentionTensorParameters, attention) - 256usize];
+    [
+        "Offset of field: AttentionTensorParameters::reserved",
+    ][::core::mem::offset_of!(AttentionTensorParameters, reserved) - 344usize];
 };
 /// sample.cu: logits -> LogitResult of every logit row.
 #[repr(C)]

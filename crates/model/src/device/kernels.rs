@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use gridpoint_runtime::parameters::{
-    AttentionParameters, EmbeddingParameters, GRIDPOINT_ATTENTION_D64_SHARED_BYTES,
-    GRIDPOINT_ATTENTION_D96_SHARED_BYTES, GRIDPOINT_ATTENTION_D128_SHARED_BYTES, GRIDPOINT_ATTENTION_D256_SHARED_BYTES,
-    GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES, NormParameters,
-    SampleParameters, ScheduleParameters,
+    EmbeddingParameters, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES,
+    NormParameters, SampleParameters, ScheduleParameters,
 };
 use gridpoint_runtime::{Device, Parameters, RuntimeError};
 
+use super::attention::Attention;
 use super::geometry::Resident;
 use super::order::LaunchOrder;
 use super::products::{
@@ -26,7 +25,7 @@ pub struct Kernels {
     pub(crate) schedule: Resident<ScheduleParameters>,
     pub(crate) embedding: Resident<EmbeddingParameters>,
     pub(crate) norm: Resident<NormParameters>,
-    pub(crate) attention: Resident<AttentionParameters>,
+    pub(crate) attention: Attention,
     pub(crate) sample: Resident<SampleParameters>,
     pub(crate) products: ProductKernels,
     element: ElementType,
@@ -57,23 +56,13 @@ impl Kernels {
         ) -> Result<Resident<P>, RuntimeError> {
             Resident::new(device.kernel::<P>(name, shared_bytes)?, device.properties())
         }
-        let (attention, attention_bytes) = match head_dim {
-            64 => (["attention_d64", "attention_d64_f16"], GRIDPOINT_ATTENTION_D64_SHARED_BYTES),
-            96 => (["attention_d96", "attention_d96_f16"], GRIDPOINT_ATTENTION_D96_SHARED_BYTES),
-            128 => (["attention_d128", "attention_d128_f16"], GRIDPOINT_ATTENTION_D128_SHARED_BYTES),
-            256 => (["attention_d256", "attention_d256_f16"], GRIDPOINT_ATTENTION_D256_SHARED_BYTES),
-            other => {
-                let (module, kernel) = (AttentionParameters::MODULES.concat(), format!("attention_d{other}"));
-                return Err(RuntimeError::NoKernel { module, kernel });
-            }
-        };
         Ok(Self {
             order: LaunchOrder::best(device),
             multiprocessors: device.properties().multiprocessors,
             schedule: load(device, "schedule_attention", GRIDPOINT_SCHEDULE_SHARED_BYTES)?,
             embedding: load(device, "embedding_gather", 0)?,
             norm: load(device, element.pick(["rms_norm", "rms_norm_f16"]), GRIDPOINT_NORM_SHARED_BYTES)?,
-            attention: load(device, element.pick(attention), attention_bytes)?,
+            attention: Attention::load(device, element, head_dim)?,
             sample: load(device, "sample_logits", GRIDPOINT_SAMPLE_SHARED_BYTES)?,
             products: ProductKernels::load(device, element)?,
             element,

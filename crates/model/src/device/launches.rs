@@ -1,11 +1,12 @@
 //! One launch each: grid and parameter struct, from the model's sizes and the point's capacities.
 
 use gridpoint_runtime::parameters::{
-    AttentionParameters, AttentionWorkList, EmbeddingParameters, GRIDPOINT_ATTENTION_TILE_ROWS, NormParameters,
+    AttentionParameters, AttentionTensorParameters, AttentionWorkList, EmbeddingParameters, NormParameters,
     SampleParameters, ScheduleParameters,
 };
 use gridpoint_runtime::{Launches, StepAddress};
 
+use super::attention::Attention;
 use super::geometry::Resident;
 use super::model::{Addresses, Model};
 
@@ -36,7 +37,7 @@ impl Model {
                 partial_capacity: workspace.partials,
                 kv_heads: self.config.num_key_value_heads as u32,
                 group: self.config.group_size() as u32,
-                tile_rows: GRIDPOINT_ATTENTION_TILE_ROWS,
+                tile_rows: self.kernels.attention.tile_rows(),
             },
         );
     }
@@ -96,26 +97,29 @@ impl Model {
     pub(crate) fn attention(&self, list: &mut Launches, step: StepAddress, layer: usize) {
         let Addresses { queries, attended, work, counters, partial_output, partial_state, .. } = self.addresses();
         let (key_cache, value_cache) = self.layer_cache(layer);
-        let attention = &self.kernels.attention;
-        list.push(
-            &attention.kernel,
-            attention.all_blocks(),
-            &AttentionParameters {
-                step: step.as_ptr(),
-                list: work.cast::<AttentionWorkList>(),
-                queries,
-                key_cache,
-                value_cache,
-                output: attended,
-                partial_output,
-                partial_state,
-                counters,
-                scale: 1.0 / (self.config.head_dim as f32).sqrt(),
-                query_heads: self.config.num_attention_heads as u32,
-                kv_heads: self.config.num_key_value_heads as u32,
-                query_pitch: self.config.query_size() as u32,
-            },
-        );
+        let attention = AttentionParameters {
+            step: step.as_ptr(),
+            list: work.cast::<AttentionWorkList>(),
+            queries,
+            key_cache,
+            value_cache,
+            output: attended,
+            partial_output,
+            partial_state,
+            counters,
+            scale: 1.0 / (self.config.head_dim as f32).sqrt(),
+            query_heads: self.config.num_attention_heads as u32,
+            kv_heads: self.config.num_key_value_heads as u32,
+            query_pitch: self.config.query_size() as u32,
+        };
+        match &self.kernels.attention {
+            Attention::Copies(resident) => list.push(&resident.kernel, resident.all_blocks(), &attention),
+            Attention::Tensors { kernel: resident, .. } => {
+                let parameters =
+                    AttentionTensorParameters { maps: self.cache_maps[layer], attention, reserved: [0; 10] };
+                list.push(&resident.kernel, resident.all_blocks(), &parameters);
+            }
+        }
     }
 
     pub(crate) fn sample(&self, list: &mut Launches, step: StepAddress, rows: Rows) {

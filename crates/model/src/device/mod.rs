@@ -1,5 +1,6 @@
 //! The model on a device: its kernels, its memory, and the page of launches that makes a step.
 
+mod attention;
 mod geometry;
 mod kernels;
 mod launches;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use gridpoint_runtime::{Arena, ArenaLayout, Device};
+use gridpoint_runtime::parameters::GRIDPOINT_PAGE_TOKENS;
+use gridpoint_runtime::{Arena, ArenaLayout, Device, TensorMap};
 
 use super::kernels::Kernels;
 use super::memory::{Capacity, KvCache, WeightStore, Workspace};
@@ -23,6 +24,8 @@ pub struct Model {
     pub(crate) workspace: Workspace,
     store: WeightStore,
     pub(super) cache: KvCache,
+    /// Of each layer's keys and values, where attention's kernel takes them.
+    pub(super) cache_maps: Vec<[TensorMap; 2]>,
     weights: Arc<Arena>,
     pub(super) run: Arc<Arena>,
 }
@@ -88,7 +91,7 @@ impl Model {
     /// A model of uploaded weights whose steps use `workspace` and `cache` in the arena `run`.
     ///
     /// # Errors
-    /// The driver's error.
+    /// The driver's error: a cache of which it makes no tensor map.
     pub fn new(
         config: ModelConfig,
         kernels: Kernels,
@@ -97,7 +100,19 @@ impl Model {
     ) -> Result<Self> {
         // A launch that uses them leaves them at zero.
         run.fill(workspace.product_counters, 0)?;
-        Ok(Self { config, kernels, workspace, store, cache, weights, run })
+        let mut model = Self { config, kernels, workspace, store, cache, cache_maps: Vec::new(), weights, run };
+        let page = u64::from(GRIDPOINT_PAGE_TOKENS) * model.config.kv_size() as u64;
+        for layer in 0..model.config.num_hidden_layers {
+            let (keys, values) = model.layer_cache(layer);
+            let map = |cache: *mut u16| {
+                let address = cache.expose_provenance() as u64;
+                model.kernels.attention.map(&model.config, model.cache.plane / page, address)
+            };
+            if let (Some(keys), Some(values)) = (map(keys)?, map(values)?) {
+                model.cache_maps.push([keys, values]);
+            }
+        }
+        Ok(model)
     }
 
     /// The configuration.

@@ -1,6 +1,7 @@
 //! What the launches of a step need by their shapes: bytes of global memory and matrix multiplications. The formulas stand in
 //! docs/kernels.md.
 
+mod hopper;
 mod products;
 
 use gridpoint_plan::GridPoint;
@@ -12,6 +13,7 @@ use gridpoint_runtime::parameters::{
 use gridpoint_runtime::{Launch, Launches};
 
 use self::products::Product;
+use super::attention::Attention;
 use super::model::Model;
 use super::products::Epilogue;
 
@@ -141,6 +143,7 @@ struct Sizes<'a> {
     query_heads: u64,
     kv_heads: u64,
     head_dim: u64,
+    attention: &'a Attention,
 }
 
 impl Model {
@@ -159,6 +162,7 @@ impl Model {
             query_heads: config.num_attention_heads as u64,
             kv_heads: config.num_key_value_heads as u64,
             head_dim: config.head_dim as u64,
+            attention: &self.kernels.attention,
         };
         let tokens = sizes.tokens;
         let head_rows = self.head_rows(point);
@@ -266,7 +270,7 @@ impl Sizes<'_> {
             let (rows, keys) = (u64::from(request.queries) * self.group(), u64::from(request.keys));
             let split = rows <= SPLIT_ROWS;
             let chunks = if split { keys.div_ceil(GRIDPOINT_CHUNK_TOKENS.into()) } else { 0 };
-            let tiles = if split { 0 } else { rows.div_ceil(TILE_ROWS) };
+            let tiles = if split { 0 } else { rows.div_ceil(self.attention.tile_rows().into()) };
             Items { rows, keys, chunks, tiles }
         })
     }
@@ -323,9 +327,15 @@ impl Sizes<'_> {
     }
 
     fn attention(&self, threads: u64) -> LaunchNeed {
+        let hopper = matches!(self.attention, Attention::Tensors { .. });
         let (mut read, mut written, mut multiplies) = (Need::default(), Need::default(), Need::default());
         for items in self.items() {
-            let [more_read, more_written] = if items.chunks > 0 { self.chunks(&items) } else { self.tiles(&items) };
+            let [more_read, more_written] = match (hopper, items.chunks > 0) {
+                (false, false) => self.tiles(&items),
+                (false, true) => self.chunks(&items),
+                (true, false) => self.hopper_tiles(&items),
+                (true, true) => self.hopper_chunks(&items),
+            };
             let more_multiplies = self.attention_multiplies(&items);
             for (sum, more) in
                 [(&mut read, more_read), (&mut written, more_written), (&mut multiplies, more_multiplies)]
@@ -333,12 +343,13 @@ impl Sizes<'_> {
                 sum.least += more.least * self.kv_heads;
                 sum.tiled += more.tiled * self.kv_heads;
             }
-            // Five words of an item, three more where parts meet, and the pages' numbers.
-            read.least += (items.count() * 5 + items.parts() * 3 + items.pages()) * WORD;
+            // Five words of an item, three more where parts meet, or all eight as two vectors; and the pages' numbers.
+            let words = if hopper { items.count() * 8 } else { items.count() * 5 + items.parts() * 3 };
+            read.least += (words + items.pages()) * WORD;
         }
-        // Four words of the block and two of the list's head; starts and lengths.
-        read.least += (6 + 2 * self.requests + 1) * WORD;
-        read.tiled += threads * 2 * WORD;
+        // Four words of the block and two or three of the list's head; starts and lengths.
+        read.least += (6 + u64::from(hopper) + 2 * self.requests + 1) * WORD;
+        read.tiled += WORD * if hopper { hopper::grid_words(threads) } else { threads * 2 };
         LaunchNeed { operation: "attention", read, written, multiplies, work: self.attention_work() }
     }
 
@@ -420,6 +431,9 @@ impl Sizes<'_> {
             need.least += limit.div_ceil(COLUMNS) * across + limit.div_ceil(DEPTH) * down;
             // Whole groups of keys, as deep as a multiplication.
             need.tiled += limit.div_ceil(DEPTH) * (DEPTH / COLUMNS * across + down);
+        }
+        if let Attention::Tensors { .. } = self.attention {
+            need.tiled = self.hopper_multiplies(items);
         }
         need
     }

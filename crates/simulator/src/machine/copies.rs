@@ -62,14 +62,15 @@ impl Copies {
         self.open = 0;
     }
 
-    /// Lands all groups but the newest `pending` (9.7.9.25.3.3).
+    /// Lands all groups but the newest `pending` (9.7.9.25.3.3), and says of each copy where it wrote and how many bytes.
     #[inline]
-    pub(crate) fn wait(&mut self, pending: u32) {
+    pub(crate) fn wait(&mut self, pending: u32, mut landed: impl FnMut(*const u8, u32)) {
         while self.groups.len() > pending as usize {
             let count = self.groups.pop_front().unwrap_or(0);
             for copy in self.pending.drain(..count as usize) {
                 // SAFETY: by the contract of `issue`.
                 unsafe { copy.land() };
+                landed(copy.target, copy.bytes.into());
             }
         }
     }

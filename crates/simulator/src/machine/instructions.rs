@@ -300,7 +300,14 @@ pub unsafe extern "C" fn gridpoint_cp_async_wait(pending: u32) {
         {
             raise(me.block, *reason);
         }
-        (*me.thread).copies.wait(pending);
+        let thread = (*me.thread).index();
+        let (block, copies) = (me.block, &raw mut (*me.thread).copies);
+        // What they write is written through the generic proxy (8.3).
+        (*copies).wait(pending, |target, bytes| {
+            if let Some(address) = (*block).shared.address_around(target as usize) {
+                (*block).asynchronous.proxy.write(thread, address - SHARED_BASE, bytes);
+            }
+        });
         me.maybe_switch(4);
     }
 }

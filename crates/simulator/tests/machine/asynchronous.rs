@@ -11,7 +11,9 @@ use gridpoint_simulator::machine::hopper::{
     gridpoint_set_registers, gridpoint_shared_cluster, gridpoint_shared_written, gridpoint_wgmma,
     gridpoint_wgmma_commit, gridpoint_wgmma_fence, gridpoint_wgmma_wait,
 };
-use gridpoint_simulator::machine::instructions::{gridpoint_barrier, gridpoint_yield};
+use gridpoint_simulator::machine::instructions::{
+    gridpoint_barrier, gridpoint_cp_async, gridpoint_cp_async_commit, gridpoint_cp_async_wait, gridpoint_yield,
+};
 
 use crate::support::{Case, SHARED, identity, parameters, shared_load, shared_store, store, thread};
 
@@ -207,8 +209,15 @@ extern "C" fn stores(pointer: *const c_void) {
     let bug = parameters.numbers[0];
     // SAFETY: inside a kernel.
     unsafe {
-        shared_store(thread(), 500 + thread());
-        gridpoint_shared_written(SHARED + thread() * 4, 4);
+        if parameters.numbers[1] == 0 {
+            shared_store(thread(), 500 + thread());
+            gridpoint_shared_written(SHARED + thread() * 4, 4);
+        } else {
+            let source = parameters.input.wrapping_add(thread() as usize);
+            gridpoint_cp_async(SHARED + thread() * 4, source.cast(), 4, 4);
+            gridpoint_cp_async_commit();
+            gridpoint_cp_async_wait(0);
+        }
         if bug != 1 {
             gridpoint_fence_proxy_async();
         }
@@ -236,6 +245,12 @@ fn a_store_needs_a_proxy_fence_and_reads_its_source_until_its_wait() {
     assert_eq!(reason, Reason::ProxyFence { operation: "a bulk copy's read", address: SHARED, thread: 0 });
     let fault = case(2).run(Schedule::RoundRobin).expect_err("the source may go with the block");
     assert!(matches!(fault.reason, Reason::Unfinished { .. }), "{}", fault.reason);
+    // What cp.async wrote needs the fence as well.
+    let copied = |bug| Case::new(stores, 32).input((500..532).collect()).numbers([bug, 1, 0, 0]);
+    assert_eq!(copied(0).run_everywhere(), (500..532).collect::<Vec<u32>>());
+    let (_, thread, reason) = copied(1).fault_at();
+    assert_eq!(thread, 0);
+    assert_eq!(reason, Reason::ProxyFence { operation: "a bulk copy's read", address: SHARED, thread: 0 });
     // The source is overwritten too early.
     assert_eq!(case(3).run(Schedule::RoundRobin).expect("no fault")[5], 1);
 }
