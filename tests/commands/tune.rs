@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::program::{GQA, Ran};
 
 /// Times the smallest shape once.
-fn tune<'a>(cache: &Path, more: &[&'a str]) -> Ran {
+fn tune(cache: &Path, more: &[&str]) -> Ran {
     let common = ["tune", "--device", "simulator", "--simulated-times", "--repeats", "1"];
     Ran::with_cache(cache, &[&common[..], more].concat())
 }
