@@ -233,10 +233,10 @@ fn breaches(path: &str, text: &str) -> Vec<String> {
     for (index, line) in text.lines().enumerate() {
         if let Some(header) = line.trim_start().strip_prefix("#include ")
             && !header.starts_with('"')
-            && header != "<stdint.h>"
+            && !matches!(header, "<stdint.h>" | "<stddef.h>")
         {
             found.push(format!(
-                "{path}:{}: `{header}`: a kernel includes the project's headers and <stdint.h>",
+                "{path}:{}: `{header}`: a kernel includes the project's headers, <stdint.h> and <stddef.h>",
                 index + 1
             ));
         }

@@ -151,7 +151,7 @@ fn a_tax_is_found() {
     let nine = step(9);
     assert!(table(&nine, &nine, &nine).beyond.is_empty());
     let beyond = table(&step(10), &nine, &nine).beyond.join("\n");
-    for kernel in ["embedding_gather", "skinny_rotary", "attention_d64", "rms_norm", "sample_logits"] {
+    for kernel in ["embedding_gather", "skinny_rotary", "attention_hopper_d64", "rms_norm", "sample_logits"] {
         assert!(beyond.contains(&format!("`{kernel}`")), "{kernel} is not in:\n{beyond}");
     }
 }
