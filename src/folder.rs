@@ -11,7 +11,7 @@ use gridpoint_model::{Checkpoint, KvCache, ModelConfig, Tokenizer, WeightPlan, W
 use gridpoint_plan::Limits;
 use gridpoint_runtime::{Device, RuntimeError};
 
-use crate::args::model::{DEFAULT_MODEL, ModelArgs};
+use crate::args::model::{DEFAULT_MODEL, KernelsChoice, ModelArgs};
 use crate::args::plan::Graphs;
 use crate::commands::{Failure, refusals};
 use crate::progress::Bar;
@@ -88,7 +88,7 @@ impl Folder {
         }
         let weights = Weights::new(&self.config, &self.checkpoint).map_err(Failure::failed)?;
         let device = take_device(model.device.into())?;
-        let products = model.products.read(device.properties())?;
+        let products = model.products.read_with(device.properties(), model.kernels)?;
         let options = EngineOptions {
             max_requests: limits.max_requests,
             max_tokens: limits.max_tokens,
@@ -96,6 +96,7 @@ impl Folder {
             kv_pages: Some(model.kv_pages.unwrap_or_else(|| self.pages_wanted(limits.max_requests, tokens_wanted))),
             replay,
             launches: model.launches.map(Into::into),
+            portable: model.kernels == KernelsChoice::Portable,
             products: products.table.clone(),
             ..EngineOptions::default()
         };

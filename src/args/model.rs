@@ -29,6 +29,9 @@ pub(crate) struct ModelArgs {
     /// How the launches of a step depend on each other [default: programmatic where the device has it].
     #[arg(long, value_enum)]
     pub(crate) launches: Option<LaunchesChoice>,
+    /// Which kernels are taken. No choice changes a result.
+    #[arg(long, value_enum, default_value = "best")]
+    pub(crate) kernels: KernelsChoice,
     #[command(flatten)]
     pub(crate) products: ProductsArgs,
     /// Log every captured graph (-v) and every step (-vv).
@@ -54,6 +57,15 @@ pub(crate) enum LaunchesChoice {
     Programmatic,
     /// Each begins when the one in front of it has ended.
     Serial,
+}
+
+/// The names of the sets of kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KernelsChoice {
+    /// The best of the device.
+    Best,
+    /// Those that run on every GPU, also where the device has better ones; without the table of measured choices, unless --products names it.
+    Portable,
 }
 
 impl From<LaunchesChoice> for LaunchOrder {

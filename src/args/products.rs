@@ -10,6 +10,7 @@ use gridpoint::tables;
 use gridpoint_model::{MeasuredDevice, ProductTable};
 use gridpoint_runtime::DeviceProperties;
 
+use crate::args::model::KernelsChoice;
 use crate::commands::Failure;
 
 /// The table of measured choices.
@@ -66,6 +67,17 @@ impl Products {
 }
 
 impl ProductsArgs {
+    /// As [`Self::read`], where the kernels are chosen too: the portable ones take no table but one that is named.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_with(&self, device: &DeviceProperties, kernels: KernelsChoice) -> Result<Products, Failure> {
+        if kernels == KernelsChoice::Portable && self.products.is_none() {
+            return Ok(Products::built_in("--kernels is `portable`"));
+        }
+        self.read(device)
+    }
+
     /// Reads the file that is named, or the device's in the cache folder where that fits.
     ///
     /// # Errors

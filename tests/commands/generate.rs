@@ -149,6 +149,19 @@ fn launches_in_either_order_say_the_same() {
 }
 
 #[test]
+fn portable_kernels_say_the_same() {
+    let prompt = vec!["7"; 90].join(",");
+    let arguments = ["--prompt-ids", &prompt, "--max-new-tokens", "4"];
+    let [best, portable] = ["best", "portable"].map(|kernels| {
+        let answer = generated(GQA, &[&arguments[..], &["--kernels", kernels]].concat());
+        let taken = answer["products"].to_string();
+        assert_eq!(taken.contains("hopper_"), kernels == "best", "{taken}");
+        answer["results"].clone()
+    });
+    assert_eq!(best, portable);
+}
+
+#[test]
 fn a_prompt_that_fails_leaves_the_others() {
     let good = generated(GQA, &["--prompt-ids", "1,2", "--max-new-tokens", "2"]);
     let prompts = ["--prompt-ids", "600", "--prompt-ids", "1,2", "--prompt-ids", ""];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gridpoint_graph::RequestKind;
 use gridpoint_model::{ChoiceOrigin, MeasuredDevice, Measurement, ProductChoice, ProductKernel, ProductTable};
-use gridpoint_plan::{GridPoint, Limits, Policy, plan};
+use gridpoint_plan::{GridPoint, Limits, Plan, Policy, plan};
 use gridpoint_runtime::Launch as RecordedLaunch;
 
 use super::rig::{Folder, Launch, Rig, Row};
@@ -14,6 +14,7 @@ use crate::support::{Case, TestDevice};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("products/no_table_changes_a_bit", no_table_changes_a_bit),
+        Case::new("products/portable_kernels_change_no_bit", portable_kernels_change_no_bit),
         Case::new("products/a_table_of_another_device_is_refused", a_table_of_another_device_is_refused),
     ]
 }
@@ -21,15 +22,18 @@ pub(crate) fn cases() -> Vec<Case> {
 const MOST_TOKENS: u32 = 96;
 const PAGES: u32 = 8;
 
-fn rig(device: &TestDevice, folder: &Folder) -> Rig {
+fn wide_plan() -> Plan {
     let limits = Limits { max_requests: 4, max_tokens: MOST_TOKENS, max_sequence_length: 64, ..Limits::default() };
     let policy = Policy {
         token_ceiling: gridpoint_plan::TokenCeiling::new(true, None),
         graph_count: "1".parse().expect("a count"),
         ..Policy::default()
     };
-    let plan = plan(&limits, &policy).expect("a plan");
-    Rig::new(device, folder, &plan, PAGES, 64)
+    plan(&limits, &policy).expect("a plan")
+}
+
+fn rig(device: &TestDevice, folder: &Folder) -> Rig {
+    Rig::new(device, folder, &wide_plan(), PAGES, 64)
 }
 
 /// Two decodes without a past and two prompts.
@@ -85,6 +89,33 @@ fn no_table_changes_a_bit(device: &TestDevice) {
             let taken = table.get(&built_in.0[0].class).is_some();
             assert_eq!(names.iter().any(|name| name.starts_with(&start)), taken, "{start}: {names:?}");
         }
+    }
+}
+
+/// Attention and products by warpgroups against those that run on every device, over whole steps: prompts, then decodes behind them.
+fn portable_kernels_change_no_bit(device: &TestDevice) {
+    let folder = Folder::read("tests/models/llama-gqa");
+    let plan = wide_plan();
+    let mut best = Rig::new(device, &folder, &plan, PAGES, 128);
+    let mut portable = Rig::portable(device, &folder, &plan, (PAGES, 128));
+    let names = |rig: &Rig, point| rig.recorded(point).as_slice().iter().map(RecordedLaunch::name).collect::<Vec<_>>();
+    let prompts = GridPoint { tokens: MOST_TOKENS, prefills: 2, decodes: 2 };
+    let hopper = |names: Vec<&str>| names.into_iter().filter(|name| name.contains("hopper")).count();
+    assert_eq!(hopper(names(&portable, prompts)), 0);
+    let has_warpgroups = device.device().has_warpgroups();
+    assert_eq!(hopper(names(&best, prompts)) > 0, has_warpgroups);
+    let prompt = rows(MOST_TOKENS);
+    let next = prompt.iter().map(|row| Row {
+        kind: RequestKind::Decode,
+        tokens: vec![7],
+        first_position: row.first_position + row.tokens.len() as u32,
+        pages: row.pages.clone(),
+    });
+    let decodes = GridPoint { tokens: 4, prefills: 0, decodes: 4 };
+    for (point, rows) in [(prompts, prompt.clone()), (decodes, next.collect())] {
+        let [found, expected] = [&mut best, &mut portable].map(|rig| rig.run(Launch::Recorded(point), point, &rows));
+        expected.assert_finite("portable");
+        found.assert_equals(&expected, &format!("{point}, the best kernels against portable ones"));
     }
 }
 

@@ -10,7 +10,7 @@ use gridpoint_model::{
     Workspace,
 };
 use gridpoint_plan::{GridPoint, Plan};
-use gridpoint_runtime::{Arena, ArenaLayout, Launches, RecordedEdge, Region, Stream};
+use gridpoint_runtime::{Arena, ArenaLayout, Device, Launches, RecordedEdge, Region, RuntimeError, Stream};
 use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -127,6 +127,9 @@ pub(crate) enum Launch {
     Recorded(GridPoint),
 }
 
+/// Loads a model's kernels.
+type LoadKernels = fn(&Device, ElementType, usize) -> Result<Kernels, RuntimeError>;
+
 /// A model, a captured plan, and the block between them.
 pub(crate) struct Rig {
     stream: Stream,
@@ -151,6 +154,26 @@ impl Rig {
         (pages, sequence_length): (u32, u32),
         order: Option<LaunchOrder>,
     ) -> Self {
+        Self::with_kernels(device, folder, plan, (pages, sequence_length), (Kernels::load, order))
+    }
+
+    /// As [`Self::new`], with the kernels that run on every device.
+    pub(crate) fn portable(
+        device: &TestDevice,
+        folder: &Folder,
+        plan: &Plan,
+        (pages, sequence_length): (u32, u32),
+    ) -> Self {
+        Self::with_kernels(device, folder, plan, (pages, sequence_length), (Kernels::portable, None))
+    }
+
+    fn with_kernels(
+        device: &TestDevice,
+        folder: &Folder,
+        plan: &Plan,
+        (pages, sequence_length): (u32, u32),
+        (load, order): (LoadKernels, Option<LaunchOrder>),
+    ) -> Self {
         let (device, config) = (device.device(), &folder.config);
         let largest = |count: fn(&GridPoint) -> u64| plan.points().iter().map(count).max().unwrap_or(1) as u32;
         let capacity = Capacity {
@@ -165,7 +188,7 @@ impl Rig {
         let store =
             WeightStore::reserve(&mut layout, config, weights.plan(), sequence_length).expect("sizes are small");
         let uploaded = Model::upload(device, config, &weights, &layout, &store).expect("the weights fit");
-        let kernels = Kernels::load(device, weights.element(), config.head_dim).expect("the kernels are there");
+        let kernels = load(device, weights.element(), config.head_dim).expect("the kernels are there");
         let order = order.unwrap_or_else(|| LaunchOrder::best(device)).on(device).expect("the device has the order");
         let kernels = kernels.in_order(order);
         let mut layout = ArenaLayout::new();

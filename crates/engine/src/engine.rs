@@ -34,6 +34,8 @@ pub struct EngineOptions {
     pub replay: bool,
     /// How the launches of a step depend on each other; `None` is the fastest order that the device has.
     pub launches: Option<LaunchOrder>,
+    /// Whether only kernels are taken that run on every device, for comparisons: results are the same, bit for bit.
+    pub portable: bool,
     /// The kernels that products take, as measured on the device; `None`, and what the table does not know, is the built-in choice.
     pub products: Option<Arc<ProductTable>>,
 }
@@ -48,6 +50,7 @@ impl Default for EngineOptions {
             memory_utilization: 0.9,
             replay: true,
             launches: None,
+            portable: false,
             products: None,
         }
     }

@@ -139,7 +139,8 @@ pub(crate) fn place(
     options: &EngineOptions,
 ) -> Result<Placed, EngineError> {
     let order = options.launches.map_or_else(|| Ok(LaunchOrder::best(device)), |order| order.on(device))?;
-    let mut kernels = Kernels::load(device, weights.element(), config.head_dim)?.in_order(order);
+    let load = if options.portable { Kernels::portable } else { Kernels::load };
+    let mut kernels = load(device, weights.element(), config.head_dim)?.in_order(order);
     if let Some(table) = &options.products {
         kernels = kernels.with_table(Arc::clone(table)).map_err(ModelError::from)?;
     }

@@ -1,6 +1,7 @@
 //! Runs planned steps on the device: one metadata copy and one graph launch each.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gridpoint_graph::{
@@ -141,15 +142,21 @@ impl Runner {
     }
 }
 
-/// Says which kernels products take, at the first of the points that take the same.
+/// Says which kernels products take, in a line for all points that take the same.
 fn log_products(points: &[GridPoint], model: &Model) {
-    let mut said: Option<PointProducts> = None;
+    let mut groups: Vec<(PointProducts, BTreeSet<u32>)> = Vec::new();
     for &point in points {
         let products = model.product_choices(point);
-        if !said.is_some_and(|said| said.alike(&products)) {
-            tracing::info!("products from {point} on: {products}");
-            said = Some(products);
+        match groups.iter_mut().find(|(known, _)| known.alike(&products)) {
+            Some((_, tokens)) => {
+                tokens.insert(point.tokens);
+            }
+            None => groups.push((products, BTreeSet::from([point.tokens]))),
         }
+    }
+    for (products, tokens) in groups {
+        let tokens: Vec<_> = tokens.iter().rev().map(u32::to_string).collect();
+        tracing::info!("products at {} tokens: {products}", tokens.join(", "));
     }
 }
 

@@ -22,16 +22,22 @@ pub(crate) enum Attention {
 }
 
 impl Attention {
-    /// The kernel for the device, elements of this type and heads of `head_dim` elements: heads of 256 have none by tensor copies.
+    /// The kernel for the device, elements of this type and heads of `head_dim` elements: those by tensor copies where
+    /// warpgroups may be used, and never for heads of 256.
     ///
     /// # Errors
     /// [`RuntimeError::NoKernel`] for other heads, or the driver's error.
-    pub(crate) fn load(device: &Device, element: ElementType, head_dim: usize) -> Result<Self, RuntimeError> {
+    pub(crate) fn load(
+        device: &Device,
+        element: ElementType,
+        head_dim: usize,
+        warpgroups: bool,
+    ) -> Result<Self, RuntimeError> {
         fn resident<P: Parameters>(device: &Device, kernel: Kernel<P>) -> Result<Resident<P>, RuntimeError> {
             Resident::new(kernel, device.properties())
         }
         let tensors = match head_dim {
-            _ if !device.has_warpgroups() => None,
+            _ if !warpgroups => None,
             64 => Some(["attention_hopper_d64", "attention_hopper_d64_f16"]),
             96 => Some(["attention_hopper_d96", "attention_hopper_d96_f16"]),
             128 => Some(["attention_hopper_d128", "attention_hopper_d128_f16"]),

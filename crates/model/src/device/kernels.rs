@@ -44,11 +44,28 @@ impl ElementType {
 }
 
 impl Kernels {
-    /// Loads the kernels for elements of this type and heads of `head_dim` elements, one of those that a model may have.
+    /// Loads the best kernels of the device for elements of this type and heads of `head_dim` elements, one of those that a model may have.
     ///
     /// # Errors
     /// A kernel that the device's modules lack, or the driver's error.
     pub fn load(device: &Device, element: ElementType, head_dim: usize) -> Result<Self, RuntimeError> {
+        Self::load_with(device, element, head_dim, device.has_warpgroups())
+    }
+
+    /// As [`Self::load`], only kernels that run on every device from compute capability 8.0 on: results are the same, bit for bit.
+    ///
+    /// # Errors
+    /// A kernel that the device's modules lack, or the driver's error.
+    pub fn portable(device: &Device, element: ElementType, head_dim: usize) -> Result<Self, RuntimeError> {
+        Self::load_with(device, element, head_dim, false)
+    }
+
+    fn load_with(
+        device: &Device,
+        element: ElementType,
+        head_dim: usize,
+        warpgroups: bool,
+    ) -> Result<Self, RuntimeError> {
         fn load<P: Parameters>(
             device: &Device,
             name: &'static str,
@@ -62,9 +79,9 @@ impl Kernels {
             schedule: load(device, "schedule_attention", GRIDPOINT_SCHEDULE_SHARED_BYTES)?,
             embedding: load(device, "embedding_gather", 0)?,
             norm: load(device, element.pick(["rms_norm", "rms_norm_f16"]), GRIDPOINT_NORM_SHARED_BYTES)?,
-            attention: Attention::load(device, element, head_dim)?,
+            attention: Attention::load(device, element, head_dim, warpgroups)?,
             sample: load(device, "sample_logits", GRIDPOINT_SAMPLE_SHARED_BYTES)?,
-            products: ProductKernels::load(device, element)?,
+            products: ProductKernels::load(device, element, warpgroups)?,
             element,
             device: Arc::new(device.properties().into()),
             table: None,

@@ -32,7 +32,7 @@ pub(crate) struct ProductKernels {
     pub(crate) row_scale: Resident<RowScaleParameters>,
     skinny: Family<GemmParameters>,
     tiles: [Family<GemmParameters>; 2],
-    /// In the order of [`HopperTile::COLUMNS`], where the device has warpgroups.
+    /// In the order of [`HopperTile::COLUMNS`], where warpgroups may be used.
     hopper: Option<[Family<TensorGemmParameters>; 4]>,
     pub(crate) element: TensorElement,
 }
@@ -49,18 +49,18 @@ fn family<P: Parameters>(
 }
 
 impl ProductKernels {
-    /// Loads the kernels for elements of this type.
+    /// Loads the kernels for elements of this type, those by warpgroups where they may be used.
     ///
     /// # Errors
     /// A kernel that the device's modules lack, or the driver's error.
-    pub(crate) fn load(device: &Device, element: ElementType) -> Result<Self, RuntimeError> {
+    pub(crate) fn load(device: &Device, element: ElementType, warpgroups: bool) -> Result<Self, RuntimeError> {
         // Blocks of these have 163 KB and more of shared memory; those of 8.6, 8.7, 8.9 and 12.x have 99.
         let skinny_bytes = match device.properties().compute_capability {
             (8, 0) | (9 | 10, _) => GRIDPOINT_SKINNY_SHARED_BYTES,
             _ => GRIDPOINT_SKINNY_SMALL_SHARED_BYTES,
         };
         let hopper = |names| family(device, element, names, GRIDPOINT_GEMM_HOPPER_SHARED_BYTES);
-        let hopper = if device.has_warpgroups() {
+        let hopper = if warpgroups {
             Some([
                 hopper(epilogues!("gemm_hopper_128x256"))?,
                 hopper(epilogues!("gemm_hopper_128x192"))?,
