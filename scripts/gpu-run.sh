@@ -106,7 +106,7 @@ clocks() {
 # orders_agree: seconds of the steps of each order, as one JSON object; fails where the results differ.
 orders_agree() {
   local name text first="" separator="{"
-  for name in generate_programmatic generate_serial generate_eager_programmatic generate_eager_serial; do
+  for name in generate_programmatic generate_serial generate_eager_programmatic generate_eager_serial generate_portable; do
     text=$(sed -n 's/.*"results":\(.*\),"step_seconds".*/\1/p' "results/$name.json")
     printf '%s"%s":%s' "$separator" "$name" "$(sed -n 's/.*"step_seconds":\([0-9.e-]*\).*/\1/p' "results/$name.json")"
     separator=,
@@ -123,16 +123,21 @@ stage_tests() {
   check devices 60 "$gridpoint" devices --format json
   check generate 60 "$gridpoint" generate "${verse[@]}"
   check generate_eager 60 "$gridpoint" generate "${verse[@]}" --eager
-  # With launches that overlap and with launches one after another: the same tokens, and how long the steps took.
+  # With launches that overlap and with launches one after another, and with the kernels of every GPU: the same tokens, and how long the
+  # steps took.
   for order in programmatic serial; do
     check "generate_$order" 60 "$gridpoint" generate "${long_verse[@]}" --launches "$order"
     check "generate_eager_$order" 60 "$gridpoint" generate "${long_verse[@]}" --launches "$order" --eager
   done
+  check generate_portable 60 "$gridpoint" generate "${long_verse[@]}" --kernels portable
   check orders_agree 5 bash -c orders_agree
   check generate_linear 60 "$gridpoint" generate "${verse[@]}" --sizing linear
   check generate_many 60 "$gridpoint" generate "${verse[@]}" "${many[@]}"
   check generate_sampled 60 "$gridpoint" generate "${verse[@]}" --temperature 0.8 --top-k 40 --top-p 0.95 --seed 7 --logprobs
   check perplexity 60 "$gridpoint" perplexity --model "$model" --device cuda --text "$model/eval.txt" --window 512 --format json
+  check perplexity_portable 60 "$gridpoint" perplexity --model "$model" --device cuda --text "$model/eval.txt" --window 512 --format json \
+    --kernels portable
+  check perplexities_agree 5 bash -c 'cmp results/perplexity.json results/perplexity_portable.json >&2 && printf "{\"equal\":true}"'
   while read -r name; do suite "$name"; done <suites
 }
 
