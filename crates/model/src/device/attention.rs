@@ -72,6 +72,11 @@ impl Attention {
         }
     }
 
+    /// Whether keys and values come through tensor maps.
+    pub(crate) fn takes_maps(&self) -> bool {
+        matches!(self, Self::Tensors { .. })
+    }
+
     /// The tensor map of one layer's keys, or values, at device address `address`: `pages` pages (kernels/parameters.h). None for a kernel that
     /// takes no maps.
     ///

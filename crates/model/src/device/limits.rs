@@ -111,6 +111,21 @@ pub(crate) fn check(config: &ModelConfig, capacity: &Capacity) -> Result<(), Lim
     }
 }
 
+/// Checks that rows of a layer's keys, which tensor copies name by signed coordinates, can be counted (kernels/attention_hopper.cu).
+///
+/// # Errors
+/// Too many of them.
+pub(crate) fn check_maps(config: &ModelConfig, capacity: &Capacity) -> Result<(), LimitError> {
+    let slots = u64::from(capacity.pages) * u64::from(GRIDPOINT_PAGE_TOKENS);
+    let rows = LimitError {
+        name: "rows of keys of attention_hopper.cu, slots x key-value heads",
+        value: slots * config.num_key_value_heads as u64,
+        limit: SIGNED + 1,
+        remedy: FEWER_PAGES,
+    };
+    if rows.value > rows.limit { Err(rows) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +184,18 @@ mod tests {
     fn slots_of_the_cache_are_signed() {
         let pages = |pages| Capacity { pages, ..CAPACITY };
         holds(&small(), pages(1 << 25), pages((1 << 25) + 1), "slots of the kv cache", (1 << 31) + 64, 1 << 31);
+    }
+
+    #[test]
+    fn rows_of_keys_are_signed() {
+        let eight_heads = config(8, 8, 64, 64, 512);
+        let pages = |pages| check_maps(&eight_heads, &Capacity { pages, ..CAPACITY });
+        assert_eq!(pages(1 << 22), Ok(()));
+        assert_eq!(
+            pages((1 << 22) + 1).expect_err("too many").to_string(),
+            "`rows of keys of attention_hopper.cu, slots x key-value heads` would be `2147484160`, the kernels count it to at most \
+             2147483648; fewer pages of the kv cache fit"
+        );
     }
 
     #[test]

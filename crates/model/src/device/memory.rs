@@ -134,6 +134,9 @@ impl Workspace {
         capacity: Capacity,
     ) -> Result<Self> {
         limits::check(config, &capacity)?;
+        if kernels.attention.takes_maps() {
+            limits::check_maps(config, &capacity)?;
+        }
         let tokens = u64::from(capacity.tokens);
         let logit_rows = u64::from(capacity.logit_rows);
         let [hidden, query, intermediate, vocabulary, kv_heads, head_dim, group] = [
