@@ -9,8 +9,9 @@ use super::model::{Addresses, Model};
 use super::products::{Output, Product};
 
 impl Model {
-    /// The launches of a step of `point` that reads everything which varies from the block at `step`: five a
-    /// layer where the products compute their rows' scales, else seven, and five. The first depends wholly on what the stream held before it, the others on each other as the kernels' [`super::LaunchOrder`] says.
+    /// The launches of a step of `point` that reads everything which varies from the block at `step`: five a layer where the products compute
+    /// their rows' scales, else seven, and five. The first depends wholly on what the stream held before it, the others on each other as
+    /// the kernels' [`super::LaunchOrder`] says.
     ///
     /// # Errors
     /// The driver's error for a tensor map.

@@ -61,6 +61,55 @@ impl Product {
     }
 }
 
+/// What tiles make of a product.
+struct Tiling {
+    /// How many times activations and weights are loaded.
+    activation_loads: u64,
+    weight_loads: u64,
+    /// Warps that read a column's bias.
+    bias_warps: u64,
+    /// Columns for which a row's scale, position and slot are read once.
+    row_columns: u64,
+    /// Rows and columns that are multiplied.
+    rows: u64,
+    columns: u64,
+}
+
+impl Tiling {
+    /// kernels/gemm.cu: a warp without a live row or a column multiplies nothing.
+    fn of_warps(&Product { rows, n, .. }: &Product, tile: GemmTile) -> Self {
+        let (tile_rows, tile_columns) = tile.shape();
+        let (warp_rows, warp_columns) = tile.warp_shape();
+        let [tile_rows, tile_columns, warp_rows, warp_columns] =
+            [tile_rows, tile_columns, warp_rows, warp_columns].map(u64::from);
+        Self {
+            activation_loads: n.div_ceil(tile_columns),
+            weight_loads: rows.div_ceil(tile_rows),
+            bias_warps: rows.div_ceil(warp_rows),
+            row_columns: warp_columns,
+            rows: rows.next_multiple_of(warp_rows),
+            columns: n.next_multiple_of(warp_columns),
+        }
+    }
+
+    /// kernels/gemm_hopper.cu: what a cluster shares is loaded once for both of its blocks; warpgroups of four warps and 64 rows.
+    fn of_warpgroups(&Product { rows, n, .. }: &Product, tile: HopperTile) -> Self {
+        const TILE_ROWS: u64 = 128;
+        const GROUP_ROWS: u64 = 64;
+        const GROUP_WARPS: u64 = 4;
+        let (pair_rows, pair_columns) = tile.cluster.shape();
+        let [columns, pair_rows, pair_columns] = [tile.columns, pair_rows, pair_columns].map(u64::from);
+        Self {
+            activation_loads: n.div_ceil(columns * pair_columns),
+            weight_loads: rows.div_ceil(TILE_ROWS * pair_rows),
+            bias_warps: rows.div_ceil(GROUP_ROWS) * GROUP_WARPS,
+            row_columns: columns,
+            rows: rows.next_multiple_of(GROUP_ROWS),
+            columns: n.next_multiple_of(columns),
+        }
+    }
+}
+
 /// How the product of few rows walks its work (kernels/skinny.cu, `share_of`, `ring_of` and `pass_at`).
 struct SkinnyWalk {
     row_tiles: u64,
@@ -142,8 +191,10 @@ impl Sizes<'_> {
         }
         needs.push(match kernel {
             ProductKernel::Skinny => self.skinny(product, segments, next()),
-            ProductKernel::Tiles(tile) => self.tiles_of_product(product, tile, next().all_threads()),
-            ProductKernel::Hopper(tile) => self.hopper(product, tile, next().all_threads()),
+            ProductKernel::Tiles(tile) => self.in_tiles(product, Tiling::of_warps(product, tile), next().all_threads()),
+            ProductKernel::Hopper(tile) => {
+                self.in_tiles(product, Tiling::of_warpgroups(product, tile), next().all_threads())
+            }
         });
     }
 
@@ -162,28 +213,22 @@ impl Sizes<'_> {
     }
 
     /// A product in tiles.
-    fn tiles_of_product(&self, product: &Product, tile: GemmTile, threads: u64) -> LaunchNeed {
+    fn in_tiles(&self, product: &Product, tiling: Tiling, threads: u64) -> LaunchNeed {
         let Product { operation, rows, n, k, normalised, epilogue, .. } = *product;
         let Common { activations, weights, bias, residual, written } = product.common();
-        let (tile_rows, tile_columns) = tile.shape();
-        let (warp_rows, warp_columns) = tile.warp_shape();
-        let [tile_rows, tile_columns, warp_rows, warp_columns] =
-            [tile_rows, tile_columns, warp_rows, warp_columns].map(u64::from);
-        let warp_strips = rows.div_ceil(warp_rows);
         // A row's scale, position and slot are read by the four lanes of each warp that share it.
-        let row_readers = rows * n.div_ceil(warp_columns) * 4;
+        let row_readers = rows * n.div_ceil(tiling.row_columns) * 4;
         let scales = u64::from(normalised) * WORD;
         let heads = if epilogue == Epilogue::Rotary { self.rotary(row_readers) } else { Need::default() };
         LaunchNeed {
             operation,
             read: Need {
                 least: WORD + activations + weights + bias + residual + rows * scales + heads.least,
-                // Activations for each column of tiles, weights for each row of tiles, a bias for each of the eight lanes that hold a
-                // column in a warp.
+                // A bias is read by each of the eight lanes that hold a column in a warp.
                 tiled: threads * WORD
-                    + activations * n.div_ceil(tile_columns)
-                    + weights * rows.div_ceil(tile_rows)
-                    + bias * warp_strips * 8
+                    + activations * tiling.activation_loads
+                    + weights * tiling.weight_loads
+                    + bias * tiling.bias_warps * 8
                     + residual
                     + row_readers * scales
                     + heads.tiled,
@@ -191,49 +236,9 @@ impl Sizes<'_> {
             written: Need::exactly(written),
             multiplies: Need {
                 least: product.least_multiplies(),
-                // Whole parts of warps, whole stages.
-                tiled: warp_strips
-                    * (warp_rows / ROWS)
-                    * (n.div_ceil(warp_columns) * (warp_columns / COLUMNS))
-                    * (k.div_ceil(STAGE_DEPTH) * (STAGE_DEPTH / DEPTH)),
-            },
-            work: product.work(),
-        }
-    }
-
-    /// A product in tiles of warpgroups.
-    fn hopper(&self, product: &Product, tile: HopperTile, threads: u64) -> LaunchNeed {
-        const TILE_ROWS: u64 = 128;
-        const GROUP_ROWS: u64 = 64;
-        const GROUP_WARPS: u64 = 4;
-        let Product { operation, rows, n, k, normalised, epilogue, .. } = *product;
-        let Common { activations, weights, bias, residual, written } = product.common();
-        let (pair_rows, pair_columns) = tile.cluster.shape();
-        let [columns, pair_rows, pair_columns] = [tile.columns, pair_rows, pair_columns].map(u64::from);
-        let groups = rows.div_ceil(GROUP_ROWS);
-        let row_readers = rows * n.div_ceil(columns) * 4;
-        let scales = u64::from(normalised) * WORD;
-        let heads = if epilogue == Epilogue::Rotary { self.rotary(row_readers) } else { Need::default() };
-        LaunchNeed {
-            operation,
-            read: Need {
-                least: WORD + activations + weights + bias + residual + rows * scales + heads.least,
-                // What a cluster shares is loaded once for both of its blocks; the rest as for other tiles.
-                tiled: threads * WORD
-                    + activations * n.div_ceil(columns * pair_columns)
-                    + weights * rows.div_ceil(TILE_ROWS * pair_rows)
-                    + bias * groups * GROUP_WARPS * 8
-                    + residual
-                    + row_readers * scales
-                    + heads.tiled,
-            },
-            written: Need::exactly(written),
-            multiplies: Need {
-                least: product.least_multiplies(),
-                // Whole warpgroups and tiles, whole stages.
-                tiled: groups
-                    * (GROUP_ROWS / ROWS)
-                    * (n.div_ceil(columns) * (columns / COLUMNS))
+                // Whole stages.
+                tiled: tiling.rows / ROWS
+                    * (tiling.columns / COLUMNS)
                     * (k.div_ceil(STAGE_DEPTH) * (STAGE_DEPTH / DEPTH)),
             },
             work: product.work(),
