@@ -97,7 +97,9 @@ fn a_loop_over_collectives_ends() {
     {
         let case = Case { grid: [blocks, 1, 1], cluster: [cluster, 1, 1], ..Case::new(shuffles, 32) };
         let fault = fault(case, schedule);
-        assert!(hung(&fault).starts_with("warp 0: "), "{fault}");
+        // Between two meetings nobody waits.
+        let waiting = hung(&fault);
+        assert!(waiting.starts_with("warp 0: ") || waiting.starts_with("no thread waits"), "{fault}");
         // In the loop, at an instruction or between two.
         assert_source(&fault, "");
     }
