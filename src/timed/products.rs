@@ -62,7 +62,7 @@ pub struct TunedRows {
     pub rows: u32,
     /// Whether products of the layers are timed.
     pub layers: bool,
-    /// Whether the head is: it has a row for each request.
+    /// Whether the head is: with as many rows as requests, the most that steps without scored prompts have.
     pub head: bool,
 }
 

@@ -54,6 +54,9 @@ pub struct DeviceProperties {
 /// The least compute capability that has what every kernel uses: cp.async, and mma.sync on bf16 (PTX ISA, "Target ISA Notes").
 pub const LEAST_COMPUTE_CAPABILITY: (i32, i32) = (8, 0);
 
+/// The one compute capability whose GPUs multiply by warpgroups (PTX ISA, wgmma: `sm_90a`).
+pub const WARPGROUPS_COMPUTE_CAPABILITY: (i32, i32) = (9, 0);
+
 impl DeviceProperties {
     /// Checks that the kernels can run on the device at all.
     ///
@@ -172,7 +175,7 @@ impl Device {
                 .map_err(|error| refused(&image.module, images, &properties, error))?;
             modules.insert(image.module.clone(), module);
         }
-        let warpgroups = images.warpgroups && properties.compute_capability == (9, 0);
+        let warpgroups = images.warpgroups && properties.compute_capability == WARPGROUPS_COMPUTE_CAPABILITY;
         Ok(Arc::new(Self { modules, properties, warpgroups, context }))
     }
 

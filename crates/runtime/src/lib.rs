@@ -35,7 +35,9 @@ mod stream;
 mod tensor_map;
 
 pub use arena::{Arena, ArenaLayout, REGION_ALIGNMENT, Region};
-pub use device::{Device, DeviceProperties, Image, Images, LEAST_COMPUTE_CAPABILITY, MemoryInfo};
+pub use device::{
+    Device, DeviceProperties, Image, Images, LEAST_COMPUTE_CAPABILITY, MemoryInfo, WARPGROUPS_COMPUTE_CAPABILITY,
+};
 pub use error::RuntimeError;
 pub use graph::{Graph, RecordedEdge, Recording};
 pub use kernel::{Kernel, Parameters};

@@ -45,11 +45,7 @@ impl Attention {
         };
         if let Some(names) = tensors {
             let kernel = device.kernel(element.pick(names), GRIDPOINT_ATTENTION_HOPPER_SHARED_BYTES)?;
-            let element = match element {
-                ElementType::BFloat16 => TensorElement::Bf16,
-                ElementType::Float16 => TensorElement::F16,
-            };
-            return Ok(Self::Tensors { kernel: resident(device, kernel)?, element });
+            return Ok(Self::Tensors { kernel: resident(device, kernel)?, element: element.into() });
         }
         let (names, shared_bytes) = match head_dim {
             64 => (["attention_d64", "attention_d64_f16"], GRIDPOINT_ATTENTION_D64_SHARED_BYTES),

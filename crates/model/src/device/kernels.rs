@@ -6,7 +6,7 @@ use gridpoint_runtime::parameters::{
     EmbeddingParameters, GRIDPOINT_NORM_SHARED_BYTES, GRIDPOINT_SAMPLE_SHARED_BYTES, GRIDPOINT_SCHEDULE_SHARED_BYTES,
     NormParameters, SampleParameters, ScheduleParameters,
 };
-use gridpoint_runtime::{Device, Parameters, RuntimeError};
+use gridpoint_runtime::{Device, Parameters, RuntimeError, TensorElement};
 
 use super::attention::Attention;
 use super::geometry::Resident;
@@ -39,6 +39,15 @@ impl ElementType {
         match self {
             Self::BFloat16 => bfloat16,
             Self::Float16 => float16,
+        }
+    }
+}
+
+impl From<ElementType> for TensorElement {
+    fn from(element: ElementType) -> Self {
+        match element {
+            ElementType::BFloat16 => Self::Bf16,
+            ElementType::Float16 => Self::F16,
         }
     }
 }

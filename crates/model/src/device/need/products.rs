@@ -94,14 +94,13 @@ impl Tiling {
 
     /// kernels/gemm_hopper.cu: what a cluster shares is loaded once for both of its blocks; warpgroups of four warps and 64 rows.
     fn of_warpgroups(&Product { rows, n, .. }: &Product, tile: HopperTile) -> Self {
-        const TILE_ROWS: u64 = 128;
         const GROUP_ROWS: u64 = 64;
         const GROUP_WARPS: u64 = 4;
         let (pair_rows, pair_columns) = tile.cluster.shape();
         let [columns, pair_rows, pair_columns] = [tile.columns, pair_rows, pair_columns].map(u64::from);
         Self {
             activation_loads: n.div_ceil(columns * pair_columns),
-            weight_loads: rows.div_ceil(TILE_ROWS * pair_rows),
+            weight_loads: rows.div_ceil(u64::from(HopperTile::ROWS) * pair_rows),
             bias_warps: rows.div_ceil(GROUP_ROWS) * GROUP_WARPS,
             row_columns: columns,
             rows: rows.next_multiple_of(GROUP_ROWS),

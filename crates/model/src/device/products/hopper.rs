@@ -12,8 +12,6 @@ use gridpoint_runtime::{RuntimeError, Swizzle, TensorElement, TensorMap};
 
 use super::ProductShape;
 
-/// Rows of every tile.
-const ROWS: u32 = 128;
 /// Values of k in a stage.
 const DEPTH: u32 = 64;
 /// Bytes of a row of a stage.
@@ -99,6 +97,8 @@ pub struct HopperTile {
 }
 
 impl HopperTile {
+    /// Rows of every tile.
+    pub const ROWS: u32 = 128;
     /// Columns of the tiles that there are.
     pub const COLUMNS: [u32; 4] = [256, 192, 128, 64];
     /// Columns of the widest tile that takes more than one segment.
@@ -122,13 +122,13 @@ impl HopperTile {
     /// Bytes that a block asks of the second cache for a stage.
     fn fetched(self) -> u64 {
         let (row_tiles, column_tiles) = self.cluster.shape();
-        u64::from(ROWS / column_tiles + self.columns / row_tiles) * ROW_BYTES
+        u64::from(Self::ROWS / column_tiles + self.columns / row_tiles) * ROW_BYTES
     }
 
     /// Steps of the clusters over an output of `rows` x `n`.
     fn cluster_tiles(self, rows: u32, n: u32) -> u64 {
         let (row_tiles, column_tiles) = self.cluster.shape();
-        u64::from(rows.div_ceil(ROWS * row_tiles)) * u64::from(n.div_ceil(self.columns * column_tiles))
+        u64::from(rows.div_ceil(Self::ROWS * row_tiles)) * u64::from(n.div_ceil(self.columns * column_tiles))
     }
 
     /// Blocks of a launch: whole clusters, no more than there is work for or the device holds, at least one cluster.
@@ -152,13 +152,13 @@ impl HopperTile {
         let turns = self.cluster_tiles(rows, n).div_ceil(clusters);
         let columns = u64::from(self.columns);
         let tensor = 4 * columns;
-        let written = (u64::from(ROWS) + columns) * ROW_BYTES;
+        let written = (u64::from(Self::ROWS) + columns) * ROW_BYTES;
         let read = 8 * (64 + columns) * 32;
         let shared = (written + read).div_ceil(SHARED_RATE);
         let cache = (self.fetched() * blocks).div_ceil(CACHE_RATE).max(self.fetched().div_ceil(PORT_RATE));
         let stage = tensor.max(shared).max(cache);
         let tile = u64::from(k.div_ceil(DEPTH)) * stage + EPILOGUE_CLOCKS * columns;
-        let passes = u64::from(rows.div_ceil(ROWS * GROUP_TILES));
+        let passes = u64::from(rows.div_ceil(Self::ROWS * GROUP_TILES));
         let memory = (u64::from(n) * passes + u64::from(rows)) * u64::from(k) * 2 + u64::from(rows) * u64::from(n) * 2;
         FILL_CLOCKS + (turns * tile).max(memory / MEMORY_RATE)
     }

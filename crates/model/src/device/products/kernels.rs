@@ -79,10 +79,7 @@ impl ProductKernels {
                 family(device, element, epilogues!("gemm_128x128"), GRIDPOINT_GEMM_128X128_SHARED_BYTES)?,
             ],
             hopper,
-            element: match element {
-                ElementType::BFloat16 => TensorElement::Bf16,
-                ElementType::Float16 => TensorElement::F16,
-            },
+            element: element.into(),
         })
     }
 

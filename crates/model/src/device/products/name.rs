@@ -6,9 +6,6 @@ use std::str::FromStr;
 use super::class::{UnknownWord, named};
 use super::{GemmTile, HopperTile, ProductKernel, TileCluster};
 
-/// Rows of every tile of the products on Hopper.
-const HOPPER_ROWS: u32 = 128;
-
 impl fmt::Display for GemmTile {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rows, columns) = self.shape();
@@ -36,7 +33,7 @@ impl HopperTile {
 
 impl fmt::Display for HopperTile {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{HOPPER_ROWS}x{}_{}", self.columns, self.cluster)
+        write!(formatter, "{}x{}_{}", Self::ROWS, self.columns, self.cluster)
     }
 }
 

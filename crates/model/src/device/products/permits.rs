@@ -1,5 +1,6 @@
 //! Which kernels a product may take.
 
+use gridpoint_runtime::WARPGROUPS_COMPUTE_CAPABILITY;
 use gridpoint_runtime::parameters::GRIDPOINT_SKINNY_ROWS;
 
 use super::{HopperTile, MeasuredDevice, ProductClass, ProductKernel, Segments};
@@ -47,9 +48,6 @@ pub enum NotPermitted {
     },
 }
 
-/// The compute capability that has warpgroups.
-const WARPGROUPS: (i32, i32) = (9, 0);
-
 impl ProductKernel {
     /// Whether the kernel multiplies by warpgroups.
     pub(crate) fn needs_warpgroups(self) -> bool {
@@ -67,7 +65,7 @@ impl ProductKernel {
                 Err(NotPermitted::Rows { kernel: self, most: GRIDPOINT_SKINNY_ROWS, class })
             }
             Self::Tiles(tile) if !tile.takes(segments) => Err(NotPermitted::Segments { kernel: self, class, segments }),
-            Self::Hopper(_) if device.compute_capability != WARPGROUPS => {
+            Self::Hopper(_) if device.compute_capability != WARPGROUPS_COMPUTE_CAPABILITY => {
                 Err(NotPermitted::Warpgroups { kernel: self, class })
             }
             Self::Hopper(tile) if segments > 1 && tile.columns > HopperTile::SEGMENTED_COLUMNS => {
