@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use gridpoint::devices::{self, Choice};
 use gridpoint_engine::{Engine, EngineOptions, NewRequest};
+use gridpoint_graph::CaptureMode;
 use gridpoint_model::{Checkpoint, ModelConfig, Weights};
 use gridpoint_plan::{Limits, Policy, plan};
 
@@ -24,18 +25,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let weights = Weights::new(&config, &checkpoint)?;
     let limits = Limits { max_requests: REQUESTS, max_sequence_length: 512, ..Limits::default() };
     let plan = plan(&limits, &Policy::default())?;
-    let engine = |replay| {
+    let engine = |capture| {
         let options = EngineOptions {
             max_requests: REQUESTS,
             max_sequence_length: Some(512),
             kv_pages: Some(REQUESTS * 8 + 1),
-            replay,
+            capture,
             ..EngineOptions::default()
         };
         Engine::new(&opened.device, &config, &weights, &plan, &options, |_| {})
     };
-    let replayed = median_microseconds(&mut engine(true)?)?;
-    let eager = median_microseconds(&mut engine(false)?)?;
+    let replayed = median_microseconds(&mut engine(CaptureMode::All)?)?;
+    let eager = median_microseconds(&mut engine(CaptureMode::Off)?)?;
     let device = &opened.device.properties().name;
     writeln!(
         std::io::stdout(),

@@ -1,6 +1,5 @@
 //! One step of a point, run on the simulated device, with what each of its launches did beside what its shape needs.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use gridpoint_model::{LaunchNeed, ModelConfig, Need, PointProducts, ProductTable};
@@ -139,8 +138,8 @@ pub fn count_step_with<'a>(
     let launches = rig.record(shape.point)?;
     let recording = stream.record()?;
     launches.launch(&stream)?;
-    let retained: Arc<dyn Any + Send + Sync> = Arc::new(rig.model.memory());
-    let graph = recording.finish(retained)?;
+    let graph = recording.finish()?.instantiate(rig.model.memory())?;
+    graph.upload(&stream)?;
 
     let packed = rig.pack(shape, Pages::InOrder, Sampling::GREEDY)?;
     stream.synchronize()?;

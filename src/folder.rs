@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gridpoint::devices::{self, Choice, DeviceError, Taken};
 use gridpoint_engine::{Engine, EngineOptions, pages_for};
-use gridpoint_graph::Bytes;
+use gridpoint_graph::{Bytes, CaptureMode};
 use gridpoint_model::{Checkpoint, KvCache, ModelConfig, Tokenizer, WeightPlan, Weights};
 use gridpoint_plan::Limits;
 use gridpoint_runtime::{Device, RuntimeError};
@@ -72,7 +72,7 @@ impl Folder {
         model: &ModelArgs,
         graphs: &Graphs<'_>,
         tokens_wanted: &[u64],
-        replay: bool,
+        capture: CaptureMode,
     ) -> Result<Engine, Failure> {
         let limits = graphs.limits(self.max_sequence_length);
         let limits = Limits { max_sequence_length: self.max_sequence_length, ..limits };
@@ -94,7 +94,8 @@ impl Folder {
             max_tokens: limits.max_tokens,
             max_sequence_length: Some(self.max_sequence_length),
             kv_pages: Some(model.kv_pages.unwrap_or_else(|| self.pages_wanted(limits.max_requests, tokens_wanted))),
-            replay,
+            capture,
+            capture_threads: model.capture.threads(),
             launches: model.launches.map(Into::into),
             portable: model.kernels == KernelsChoice::Portable,
             products: products.table.clone(),

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod folder;
 mod progress;
+mod steps;
 mod summary;
 
 use std::io::{self, BufWriter, Write};

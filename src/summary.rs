@@ -55,7 +55,7 @@ impl Summary {
             allocated: memory.weights + workspace + memory.step_block + memory.kv_cache - unused_pages,
             reserved: memory.total() + graphs,
             steps: engine.totals().total,
-            capture: (capture.graphs > 0).then_some(capture.time),
+            capture: (capture.graphs > 0).then_some(capture.times.total),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Arguments that several commands take, and what is said of those that cannot be understood.
 
+pub(crate) mod capture;
 pub(crate) mod model;
 mod numbers;
 pub(crate) mod plan;
@@ -7,4 +8,4 @@ pub(crate) mod products;
 pub(crate) mod subject;
 pub(crate) mod usage;
 
-pub(crate) use numbers::{integer_64, natural_32, natural_64, real};
+pub(crate) use numbers::{integer_64, natural_32, natural_64, positive, real};

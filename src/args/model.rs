@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use gridpoint::devices::Choice;
 use gridpoint_model::LaunchOrder;
 
+use crate::args::capture::CaptureArgs;
 use crate::args::natural_32;
 use crate::args::products::ProductsArgs;
 
@@ -34,6 +35,8 @@ pub(crate) struct ModelArgs {
     pub(crate) kernels: KernelsChoice,
     #[command(flatten)]
     pub(crate) products: ProductsArgs,
+    #[command(flatten)]
+    pub(crate) capture: CaptureArgs,
     /// Log every captured graph (-v) and every step (-vv).
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

@@ -1,11 +1,20 @@
 //! Numbers on the command line, refused in words that say which would be right.
 
 use std::fmt::Display;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 /// A whole number of 32 bits.
 pub(crate) fn natural_32(word: &str) -> Result<u32, String> {
     whole(word, 0, u32::MAX)
+}
+
+/// A count of at least one.
+pub(crate) fn positive(word: &str) -> Result<NonZeroUsize, String> {
+    let most = u32::MAX;
+    let refused = || format!("it must be a whole number from 1 to {most}");
+    let number: u32 = word.parse().map_err(|_| refused())?;
+    NonZeroUsize::new(number as usize).ok_or_else(refused)
 }
 
 /// A whole number of 64 bits.
@@ -39,6 +48,9 @@ mod tests {
         assert_eq!(real("1e-3"), Ok(1e-3));
         for word in ["", "x", "-1", "1.5", "4294967296"] {
             assert_eq!(natural_32(word).unwrap_err(), "it must be a whole number from 0 to 4294967295", "{word}");
+        }
+        for word in ["0", "-1", "x", "4294967296"] {
+            assert_eq!(positive(word).unwrap_err(), "it must be a whole number from 1 to 4294967295", "{word}");
         }
         assert!(real("warm").is_err());
     }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use gridpoint_engine::{
     Engine, Event, FinishReason, FinishedRequest, NewRequest, RequestError, RequestId, SamplingParameters,
 };
-use gridpoint_graph::StepTotals;
+use gridpoint_graph::CaptureMode;
 use gridpoint_model::PointProducts;
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ use crate::commands::texts::{TextStream, Texts};
 use crate::commands::{Failure, refusals};
 use crate::folder::Folder;
 use crate::progress::Bar;
+use crate::steps;
 use crate::summary::{Run, Summary};
 
 /// Arguments of `generate`.
@@ -137,7 +138,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
 
     let new_tokens = u64::from(arguments.sampling.max_new_tokens);
     let wanted: Vec<u64> = requests.iter().map(|request| request.prompt.len() as u64 + new_tokens).collect();
-    let mut engine = folder.engine(&arguments.model, &graphs, &wanted, !arguments.eager)?;
+    let mode = if arguments.eager { CaptureMode::Off } else { arguments.model.capture.mode() };
+    let mut engine = folder.engine(&arguments.model, &graphs, &wanted, mode)?;
     let mut items: Vec<Item> = requests.into_iter().map(|request| Item::add(request, &mut engine)).collect();
     all_refused(items.iter().map(|item| match &item.outcome {
         Outcome::Failed(words) => Some(words.clone()),
@@ -235,6 +237,7 @@ fn finish(
         generated,
     };
     let _ = writeln!(stderr, "{}", Summary::new(engine, &run));
+    steps::log(engine.totals());
     Ok(status)
 }
 
@@ -300,15 +303,14 @@ fn print_all(items: &[Item], texts: &Texts<'_>, output: &mut dyn Write) -> Resul
 fn print_json(items: &[Item], texts: &Texts<'_>, engine: &Engine, output: &mut dyn Write) -> Result<(), Failure> {
     let results = items.iter().map(|item| item.json(texts)).collect::<Result<Vec<Value>, Failure>>()?;
     let capture = engine.capture();
-    let StepTotals { total, replayed, eager } = *engine.totals();
     let answer = json!({
         "results": results,
         "plan": {"graphs": capture.graphs, "distinct": capture.distinct},
-        "steps": {"total": total, "replayed": replayed, "eager": eager},
+        "steps": steps::json(engine.totals()),
         "launches": engine.launch_order().to_string(),
         "products": products(engine),
         "step_seconds": engine.run_time().as_secs_f64(),
-        "capture_seconds": capture.time.as_secs_f64(),
+        "capture_seconds": capture.times.total.as_secs_f64(),
     });
     writeln!(output, "{answer}").map_err(Failure::output)
 }

@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
     let limits = graphs.limits(folder.max_sequence_length);
     let at_once = (limits.max_tokens / window).saturating_add(1).min(limits.max_requests).min(windows.len() as u32);
     let wanted = vec![u64::from(window); at_once as usize];
-    let mut engine = folder.engine(&arguments.model, &graphs, &wanted, true)?;
+    let mut engine = folder.engine(&arguments.model, &graphs, &wanted, arguments.model.capture.mode())?;
     let bar = Bar::tokens("score", tokens.len() as u64);
     let mut requests = Vec::with_capacity(windows.len());
     for window in windows {

@@ -9,7 +9,6 @@ mod clock;
 mod kernels;
 mod products;
 
-use std::any::Any;
 use std::sync::Arc;
 
 use gridpoint_graph::StepError;
@@ -207,12 +206,7 @@ impl Bench {
     }
 
     /// Times different launches of one kernel, which all take as long. With `rotates` walking through them defeats the cache.
-    fn times<M: Any + Send + Sync>(
-        &mut self,
-        launches: &[Launch],
-        rotates: bool,
-        retained: Arc<M>,
-    ) -> Result<Times, RuntimeError> {
+    fn times<M>(&mut self, launches: &[Launch], rotates: bool, retained: Arc<M>) -> Result<Times, RuntimeError> {
         let Self { clock, bandwidth, repeats, simulated, .. } = self;
         let flush = |stream: &_| bandwidth.flush(stream);
         let count = launches.len().max(1);
@@ -300,12 +294,14 @@ impl Bench {
 }
 
 /// A graph of these launches in order.
-fn capture<'a, M: Any + Send + Sync>(
+fn capture<'a, M>(
     clock: &Clock,
     mut launches: impl Iterator<Item = &'a Launch>,
-    retained: Arc<M>,
-) -> Result<Graph, RuntimeError> {
+    retained: M,
+) -> Result<Graph<M>, RuntimeError> {
     let recording = clock.stream.record()?;
     launches.try_for_each(|launch| clock.stream.launch(launch))?;
-    recording.finish(retained)
+    let graph = recording.finish()?.instantiate(retained)?;
+    graph.upload(&clock.stream)?;
+    Ok(graph)
 }

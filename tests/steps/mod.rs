@@ -1,6 +1,7 @@
 //! Whole steps on every device: equal to the reference results, to eager launches, to launches one after another, to unpadded shapes, to any other batching.
 
 mod batching;
+mod capture;
 pub(crate) mod chain;
 mod models;
 mod products;
@@ -18,6 +19,7 @@ pub(crate) fn all() -> Vec<Case> {
         replay::cases(),
         chain::cases(),
         batching::cases(),
+        capture::cases(),
         reference::cases(),
         products::cases(),
         shapes::cases(),

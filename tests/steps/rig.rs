@@ -1,10 +1,11 @@
 //! A model in memory whose steps are put together by hand: any rows, at any point, replayed or launched one by one.
 
-use std::any::Any;
 use std::fs;
 use std::sync::Arc;
 
-use gridpoint_graph::{GraphSet, LogitRequest, Recorded, RequestKind, StepError, StepLayout, StepRing, Ticket};
+use gridpoint_graph::{
+    GraphSet, Launched, LogitRequest, PointRecording, RequestKind, StepError, StepLayout, StepRing, Ticket,
+};
 use gridpoint_model::{
     Capacity, Checkpoint, ElementType, Kernels, KvCache, LaunchOrder, Model, ModelConfig, WeightStore, Weights,
     Workspace,
@@ -133,7 +134,7 @@ type LoadKernels = fn(&Device, ElementType, usize) -> Result<Kernels, RuntimeErr
 /// A model, a captured plan, and the block between them.
 pub(crate) struct Rig {
     stream: Stream,
-    graphs: GraphSet,
+    graphs: GraphSet<(Arc<Arena>, Arc<Arena>)>,
     ring: StepRing,
     pub(crate) model: Model,
     arena: Arc<Arena>,
@@ -203,9 +204,8 @@ impl Rig {
             .expect("the device works");
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
-        let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
-        let record = |point| Ok(Recorded { launches: model.record(point, ring.address())?, pool_bytes: 0 });
-        let graphs = GraphSet::capture(&stream, plan, &retained, 0, record, |_| {}).expect("the capture");
+        let record = |recording: &mut PointRecording<'_>, point| recording.launch(model.record(point, ring.address())?);
+        let graphs = GraphSet::capture(plan, &stream, model.memory(), record).expect("the capture");
         Self { stream, graphs, ring, model, arena, block }
     }
 
@@ -260,7 +260,10 @@ impl Rig {
         let Self { stream, graphs, ring, model, .. } = self;
         let address = ring.address();
         ring.submit(packed, stream, |stream| match launch {
-            Launch::Replay(index) => graphs.replay(index, stream),
+            Launch::Replay(index) => {
+                assert_eq!(graphs.replay(index, stream)?, Launched::Replay, "every graph is captured");
+                Ok(())
+            }
             Launch::Eager(index) => graphs.launch_eagerly(index, stream),
             Launch::Recorded(point) => model.record(point, address)?.launch(stream),
         })

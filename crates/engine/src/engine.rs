@@ -1,9 +1,10 @@
 //! The engine: requests in, steps on the device, tokens out.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gridpoint_graph::{CaptureProgress, CaptureSummary, StepReport, StepTotals};
+use gridpoint_graph::{CaptureMode, CaptureProgress, CaptureSummary, StepKind, StepReport, StepTotals};
 use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, Weights};
 use gridpoint_plan::traffic::StepHistogram;
 use gridpoint_plan::{GridPoint, Plan};
@@ -12,7 +13,7 @@ use gridpoint_runtime::Device;
 use crate::error::{EngineError, RequestError};
 use crate::memory::{MemoryReport, Sizes};
 use crate::request::{FinishedRequest, NewRequest, RequestId, RequestStatus};
-use crate::runner::{Answers, Runner};
+use crate::runner::{Answers, Ran, Runner};
 use crate::scheduler::{Scheduler, SchedulerLimits};
 use crate::step::{Event, Step};
 
@@ -30,8 +31,10 @@ pub struct EngineOptions {
     pub kv_pages: Option<u32>,
     /// The part of free device memory that the kv cache and a step's memory may take together, in (0, 1].
     pub memory_utilization: f64,
-    /// Whether steps replay captured graphs; off, the same kernels are launched one by one.
-    pub replay: bool,
+    /// When graphs are captured; off, the same kernels are launched one by one.
+    pub capture: CaptureMode,
+    /// Threads that capture before the first step.
+    pub capture_threads: NonZeroUsize,
     /// How the launches of a step depend on each other; `None` is the fastest order that the device has.
     pub launches: Option<LaunchOrder>,
     /// Whether only kernels are taken that run on every device, for comparisons: results are the same, bit for bit.
@@ -48,7 +51,8 @@ impl Default for EngineOptions {
             max_sequence_length: None,
             kv_pages: None,
             memory_utilization: 0.9,
-            replay: true,
+            capture: CaptureMode::All,
+            capture_threads: NonZeroUsize::MIN,
             launches: None,
             portable: false,
             products: None,
@@ -143,11 +147,14 @@ impl Engine {
         let started = Instant::now();
         let Some(step) = self.plan_step() else { return Ok(None) };
         self.peak_pages = self.peak_pages.max(self.scheduler.pool().used());
-        let report = self.runner.run(&step, &mut self.answers)?;
-        tracing::debug!("{report}, products {}", self.runner.products_of(&report));
+        let ran = self.runner.run(&step, &mut self.answers)?;
+        tracing::debug!(target: "gridpoint::products", "step {} takes {}", ran.shape, self.runner.products_of(&ran));
         let outputs = self.answers.outputs(&step);
         let events = self.scheduler.commit(step, &outputs)?;
+        let Ran { shape, kind, waited, device } = ran;
+        let report = StepReport { shape, kind, host: started.elapsed().saturating_sub(waited), device };
         self.totals.add(&report);
+        log(&report);
         // It refuses only what no batch is and counts beyond 64 bits.
         if let Err(error) = self.shapes.add(report.shape, 1) {
             tracing::warn!("step {} is not recorded: {error}", report.shape);
@@ -189,6 +196,11 @@ impl Engine {
     #[must_use]
     pub fn capture(&self) -> &CaptureSummary {
         self.runner.graphs().summary()
+    }
+
+    /// Makes every graph that lazy or background capture has not made yet.
+    pub fn capture_rest(&mut self) {
+        self.runner.capture_rest();
     }
 
     /// How the launches of a step depend on each other.
@@ -241,4 +253,26 @@ impl Engine {
     pub fn logits(&self, row: u32) -> Result<Vec<f32>, EngineError> {
         Ok(self.runner.model().logits(row)?)
     }
+}
+
+/// An event with the report's parts as fields: target `gridpoint::step`, level debug.
+fn log(report: &StepReport) {
+    let StepReport { shape, kind, host, device } = *report;
+    let padding = kind.point().map_or(0, |(_, slack)| slack.tokens);
+    let reason = match kind {
+        StepKind::Replay { .. } => None,
+        StepKind::Eager { reason, .. } => Some(reason.name()),
+    };
+    tracing::debug!(
+        target: "gridpoint::step",
+        tokens = shape.tokens,
+        prefills = shape.prefills,
+        decodes = shape.decodes,
+        replay = reason.is_none(),
+        reason,
+        padded_tokens = padding,
+        host_microseconds = host.as_secs_f64() * 1e6,
+        device_microseconds = device.as_secs_f64() * 1e6,
+        "{report}"
+    );
 }

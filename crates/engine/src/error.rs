@@ -12,6 +12,9 @@ pub enum EngineError {
     /// The device.
     #[error(transparent)]
     Runtime(#[from] gridpoint_runtime::RuntimeError),
+    /// A point of the plan that cannot be captured.
+    #[error(transparent)]
+    Capture(#[from] gridpoint_graph::CaptureError),
     /// A step's block or its replay.
     #[error(transparent)]
     Block(#[from] gridpoint_graph::StepError),

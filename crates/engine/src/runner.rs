@@ -1,16 +1,16 @@
 //! Runs planned steps on the device: one metadata copy and one graph launch each.
 
-use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gridpoint_graph::{
-    CaptureProgress, EagerReason, GraphSet, LogitRequest, Recorded, RequestKind, StepError as BlockError, StepKind,
-    StepLayout, StepReport, StepRing, StepWriter,
+    CaptureOptions, CaptureProgress, EagerReason, GraphSet, Launched, LogitRequest, PointRecording, RecordedPlan,
+    RequestKind, StepError as BlockError, StepKind, StepLayout, StepRing, StepWriter,
 };
 use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
 use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
-use gridpoint_runtime::{Device, Stream};
+use gridpoint_runtime::{Arena, Device, RuntimeError, Stream};
 
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
@@ -18,15 +18,28 @@ use crate::memory::{MemoryReport, Placed, Sizes, place};
 use crate::pages::pages_for;
 use crate::step::{RowKind, RowOutput, Sampled, Step};
 
+/// What graphs keep alive: the model's arenas.
+type Retained = (Arc<Arena>, Arc<Arena>);
+
 /// A model, its captured graphs, and the stream that they run on.
 pub(crate) struct Runner {
     // Declared first: dropping the stream waits for its work, which uses all that follows.
     stream: Stream,
-    graphs: GraphSet,
+    graphs: GraphSet<Retained>,
     ring: StepRing,
     model: Model,
     memory: MemoryReport,
-    replay: bool,
+}
+
+/// How a step ran on the device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ran {
+    pub(crate) shape: StepShape,
+    pub(crate) kind: StepKind,
+    /// What the host waited for the device.
+    pub(crate) waited: Duration,
+    /// What the device took.
+    pub(crate) device: Duration,
 }
 
 /// What a step's logit rows came to, in the order of the rows.
@@ -67,28 +80,31 @@ impl Runner {
         let Placed { model, run, block, report } = place(device, config, weights, sizes, options)?;
         let stream = Stream::new(device)?;
         let ring = StepRing::new(&run, block, sizes.logit_rows)?;
-        let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
-        let record = |point: GridPoint| {
-            let launches = model.record(point, ring.address())?;
-            Ok(Recorded { launches, pool_bytes: model.workspace().bytes_for(point) })
+        let record = |recording: &mut PointRecording<'_>, point: GridPoint| {
+            recording.set_pool_bytes(model.workspace().bytes_for(point));
+            recording.launch(model.record(point, ring.address())?)
         };
-        let graphs = match options.replay {
-            true => GraphSet::capture(&stream, plan, &retained, report.workspace, record, observe)?,
-            false => GraphSet::without_graphs(plan, record)?,
-        };
+        let recorded = RecordedPlan::record(plan, &stream, record).map_err(|failed| failed.0)?;
+        let capture =
+            CaptureOptions { mode: options.capture, threads: options.capture_threads, arena_bytes: report.workspace };
+        let graphs =
+            recorded.capture(&stream, model.memory(), &capture, observe).map_err(|incomplete| incomplete.error)?;
         log_products(graphs.points(), &model);
-        Ok(Self { stream, graphs, ring, model, memory: report, replay: options.replay })
+        Ok(Self { stream, graphs, ring, model, memory: report })
     }
 
     /// Which kernels the products of a step took.
-    pub(crate) fn products_of(&self, report: &StepReport) -> PointProducts {
-        let StepShape { tokens, prefills, decodes } = report.shape;
-        let own = GridPoint { tokens, prefills, decodes };
-        self.model.product_choices(self.graphs.find(report.shape).point().unwrap_or(own))
+    pub(crate) fn products_of(&self, ran: &Ran) -> PointProducts {
+        self.model.product_choices(ran.kind.point().map_or_else(|| own_point(ran.shape), |(point, _)| point))
     }
 
-    pub(crate) fn graphs(&self) -> &GraphSet {
+    pub(crate) fn graphs(&self) -> &GraphSet<Retained> {
         &self.graphs
+    }
+
+    /// Makes every graph that is missing.
+    pub(crate) fn capture_rest(&mut self) {
+        self.graphs.capture_rest();
     }
 
     pub(crate) fn memory(&self) -> &MemoryReport {
@@ -100,40 +116,43 @@ impl Runner {
     }
 
     /// Runs one step and waits for it.
-    pub(crate) fn run(&mut self, step: &Step, answers: &mut Answers) -> Result<StepReport, EngineError> {
+    pub(crate) fn run(&mut self, step: &Step, answers: &mut Answers) -> Result<Ran, EngineError> {
         let shape = shape_of(step);
         let found = self.graphs.find(shape);
-        // Without a point, the step is one of its own.
-        let own = GridPoint { tokens: shape.tokens, prefills: shape.prefills, decodes: shape.decodes };
-        let point = found.point().unwrap_or(own);
+        let point = found.point().unwrap_or_else(|| own_point(shape));
         let columns = step.rows().map(|row| pages_for(row.kv_length)).max().unwrap_or(0);
         let logit_rows = (step.logit_rows() as u32).max(self.fitting_logit_rows(point));
         let layout = StepLayout::new(point, logit_rows, columns)?;
         let packed = self.ring.pack(layout, |block| write(step, block))?;
 
         let Self { stream, graphs, ring, model, .. } = self;
-        let address = ring.address();
         let (kind, ticket) = match found {
-            Match::Replay { index, point, slack } if self.replay => {
-                let ticket = ring.submit(packed, stream, |stream| graphs.replay(index, stream))?;
-                (StepKind::Replay { point, slack }, ticket)
-            }
-            Match::Replay { index, .. } => {
-                let ticket = ring.submit(packed, stream, |stream| graphs.launch_eagerly(index, stream))?;
-                (StepKind::Eager { reason: EagerReason::SwitchedOff }, ticket)
+            Match::Replay { index, point, slack } => {
+                let mut launched = Launched::Replay;
+                let ticket = ring.submit(packed, stream, |stream| {
+                    launched = graphs.replay(index, stream)?;
+                    Ok::<(), RuntimeError>(())
+                })?;
+                let kind = match launched {
+                    Launched::Replay => StepKind::Replay { point, slack },
+                    Launched::Eager(reason) => StepKind::Eager { point: Some((point, slack)), reason },
+                };
+                (kind, ticket)
             }
             Match::Eager { reason } => {
-                let launches = model.record(own, address)?;
+                let launches = model.record(point, ring.address())?;
                 let ticket = ring.submit(packed, stream, |stream| launches.launch(stream))?;
-                (StepKind::Eager { reason: EagerReason::Miss(reason) }, ticket)
+                (StepKind::Eager { point: None, reason: EagerReason::Miss(reason) }, ticket)
             }
         };
+        let submitted = Instant::now();
         let results = ring.wait(&ticket)?;
+        let waited = submitted.elapsed();
         answers.tokens.clear();
         answers.tokens.extend(results.iter().map(|result| result.token as u32));
         answers.logprobs.clear();
         answers.logprobs.extend(results.iter().map(|result| result.log_probability));
-        Ok(StepReport { shape, kind })
+        Ok(Ran { shape, kind, waited, device: ring.device_time(&ticket)? })
     }
 
     /// Logit rows that the block of a point has room for: one for each request, within what there is memory for.
@@ -158,6 +177,12 @@ fn log_products(points: &[GridPoint], model: &Model) {
         let tokens: Vec<_> = tokens.iter().rev().map(u32::to_string).collect();
         tracing::info!("products at {} tokens: {products}", tokens.join(", "));
     }
+}
+
+/// A step that no point fits, as a point of its own.
+fn own_point(shape: StepShape) -> GridPoint {
+    let StepShape { tokens, prefills, decodes } = shape;
+    GridPoint { tokens, prefills, decodes }
 }
 
 /// The counts of a step.

@@ -65,3 +65,33 @@ pub enum StepError {
     #[error("the results of this step are gone: its slot was used by a later step")]
     Stale,
 }
+
+/// Why a point has no graph.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaptureCause {
+    /// The closure that records the point failed.
+    #[error(transparent)]
+    Record(Box<dyn std::error::Error + Send + Sync>),
+    /// The closure that records the point panicked.
+    #[error("recording it panicked: {0}")]
+    Panicked(String),
+    /// The device layer failed.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// A point that could not be recorded or captured.
+#[derive(Debug, thiserror::Error)]
+#[error("graph {number} of {total}, {point}, cannot be captured: {cause}")]
+pub struct CaptureError {
+    /// The point.
+    pub point: GridPoint,
+    /// Which point of the plan, from 1.
+    pub number: usize,
+    /// Points of the plan.
+    pub total: usize,
+    /// Why.
+    #[source]
+    pub cause: CaptureCause,
+}

@@ -3,7 +3,7 @@
 //! The life of a captured step:
 //!
 //! ```text
-//! Plan --capture--> GraphSet          launches of every point recorded once, equal ones share an executable graph
+//! Plan --record--> RecordedPlan --capture--> GraphSet     launches of every point recorded once, equal ones share an executable graph
 //!
 //! StepShape --find--> point --StepLayout--> StepRing::pack --submit--> Ticket --wait--> LogitResult per logit row
 //!                                           (pinned slot)   (one copy, one launch)
@@ -17,20 +17,27 @@
 //! This crate does not know what a layer, a request or a token's text is: whoever captures gives the launches, whoever replays
 //! gives the rows.
 
+mod background;
 mod bytes;
 mod capture;
 mod error;
 mod layout;
 mod meta;
+mod progress;
+mod recorded;
 mod report;
 mod ring;
 mod seconds;
+mod set;
 
 pub use bytes::Bytes;
-pub use capture::{CaptureProgress, CaptureSummary, GraphSet, PoolUse, Recorded};
-pub use error::StepError;
+pub use capture::{CaptureMode, CaptureOptions, Incomplete};
+pub use error::{CaptureCause, CaptureError, StepError};
 pub use layout::StepLayout;
 pub use meta::{LogitRequest, RequestKind, StepWriter};
-pub use report::{EagerReason, StepKind, StepReport, StepTotals};
+pub use progress::{CaptureProgress, CaptureSummary, CaptureTimes, PoolUse};
+pub use recorded::{PointRecording, RecordedPlan};
+pub use report::{EagerReason, PointTotals, StepKind, StepReport, StepTotals};
 pub use ring::{PackedStep, RING_SLOTS, StepRing, Ticket};
 pub use seconds::Seconds;
+pub use set::{GraphSet, Launched};

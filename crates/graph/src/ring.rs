@@ -1,6 +1,7 @@
 //! Pinned host copies of the step block, guarded by events, so that the host can write a step while earlier ones still run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gridpoint_runtime::parameters::LogitResult;
 use gridpoint_runtime::{Arena, Event, PinnedBuffer, Region, RuntimeError, StepAddress, Stream};
@@ -13,6 +14,7 @@ pub const RING_SLOTS: usize = 3;
 struct Slot {
     block: PinnedBuffer<u64>,
     results: PinnedBuffer<LogitResult>,
+    begun: Event,
     done: Event,
     /// Which of the ring's steps used it last.
     step: u64,
@@ -63,7 +65,8 @@ impl StepRing {
             Ok(Slot {
                 block: PinnedBuffer::new(words)?,
                 results: PinnedBuffer::new(logit_rows as usize)?,
-                done: Event::new(false)?,
+                begun: Event::new(true)?,
+                done: Event::new(true)?,
                 step: 0,
                 logit_rows: 0,
             })
@@ -114,6 +117,7 @@ impl StepRing {
     ) -> Result<Ticket, StepError> {
         let slot = &mut self.slots[packed.slot];
         let words = packed.used_bytes as usize / size_of::<u64>();
+        slot.begun.record(stream)?;
         stream.upload(&self.arena, self.block, &slot.block, words)?;
         let launched = launch(stream);
         // Also behind a launch that failed: the copy may still read the slot.
@@ -141,6 +145,18 @@ impl StepRing {
         }
         slot.done.synchronize()?;
         Ok(&slot.results.as_slice()[..slot.logit_rows as usize])
+    }
+
+    /// From before the copy of a step that [`StepRing::wait`] has waited for to the end of its last kernel.
+    ///
+    /// # Errors
+    /// [`StepError::Stale`] when the slot was used again, or the device's error.
+    pub fn device_time(&self, ticket: &Ticket) -> Result<Duration, StepError> {
+        let slot = &self.slots[ticket.slot];
+        if slot.step != ticket.step {
+            return Err(StepError::Stale);
+        }
+        Ok(slot.done.since(&slot.begun)?)
     }
 }
 

@@ -63,6 +63,23 @@ pub enum MissReason {
     PrefillInGroup,
 }
 
+impl MissReason {
+    /// The kind of reason, without its numbers, in snake_case: a key for counts.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoPoints => "no_points",
+            Self::NoDecodeOnlyPoints => "no_decode_only_points",
+            Self::Prefills { .. } => "prefills",
+            Self::Tokens { .. } => "tokens",
+            Self::Decodes { .. } => "decodes",
+            Self::Requests { .. } => "requests",
+            Self::Together { .. } => "together",
+            Self::PrefillInGroup => "prefill_in_group",
+        }
+    }
+}
+
 fn of_points(prefills: u64) -> String {
     match prefills {
         0 => " of the decode-only points".to_owned(),

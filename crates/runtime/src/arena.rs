@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use cust::memory::{CopyDestination, DeviceBuffer};
+use gridpoint_driver as driver;
 
 use crate::error::from_cust;
 use crate::{Device, RuntimeError};
@@ -137,7 +138,11 @@ impl Arena {
     /// [`RuntimeError::CopyOutOfRegion`] when it does not fit, or the driver's error.
     pub fn upload<T: Pod>(&self, region: Region<T>, first: u64, values: &[T]) -> Result<(), RuntimeError> {
         let range = self.range(region, first, values.len())?;
-        self.buffer.index(range).copy_from(bytemuck::cast_slice::<T, u8>(values)).map_err(from_cust("cuMemcpyHtoD_v2"))
+        self.buffer
+            .index(range)
+            .copy_from(bytemuck::cast_slice::<T, u8>(values))
+            .map_err(from_cust("cuMemcpyHtoD_v2"))?;
+        finish_default_stream()
     }
 
     /// Copies a region's elements from `first` on into `values`.
@@ -159,7 +164,8 @@ impl Arena {
     pub fn fill<T>(&self, region: Region<T>, byte: u8) -> Result<(), RuntimeError> {
         let start = region.offset as usize;
         let mut slice = self.buffer.index(start..start + region.bytes() as usize);
-        slice.set_8(byte).map_err(from_cust("cuMemsetD8_v2"))
+        slice.set_8(byte).map_err(from_cust("cuMemsetD8_v2"))?;
+        finish_default_stream()
     }
 
     fn range<T>(&self, region: Region<T>, first: u64, length: usize) -> Result<std::ops::Range<usize>, RuntimeError> {
@@ -172,4 +178,12 @@ impl Arena {
         let end = first.checked_add(length as u64).filter(|&end| end <= region.count).ok_or_else(refuse)?;
         Ok((region.offset + first * size) as usize..(region.offset + end * size) as usize)
     }
+}
+
+/// Waits for the legacy default stream. A copy from pageable memory and a fill may return before the device is done (CUDA driver API, "API
+/// synchronization behavior"), and streams of this crate do not wait for that stream.
+fn finish_default_stream() -> Result<(), RuntimeError> {
+    // SAFETY: the null handle is the legacy default stream.
+    let code = unsafe { (driver::table().cuStreamSynchronize)(driver::CUstream::null()) };
+    Ok(driver::check("cuStreamSynchronize", code)?)
 }

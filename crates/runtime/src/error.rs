@@ -125,6 +125,11 @@ pub enum RuntimeError {
         /// Bytes of the region.
         capacity: u64,
     },
+    /// A capture was broken from inside.
+    #[error(
+        "the capture was invalidated: an allocation, a synchronisation or a use of the legacy default stream was made inside it"
+    )]
+    CaptureInvalidated,
     /// What was captured holds a node that a replay must not have.
     #[error("a captured step holds {memory_nodes} memory nodes; only kernel nodes are allowed")]
     MemoryNodes {

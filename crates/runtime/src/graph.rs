@@ -1,19 +1,22 @@
-//! A capture in progress and the executable graph that it makes.
+//! A capture in progress, the graph that it makes, and the executable graph made of that.
 //!
-//! `Stream -> Recording -> Graph`: a recording borrows its stream; finishing it consumes it, dropping it ends the capture and throws away
-//! what was recorded, so that an error in between never leaves a stream capturing. The capture is thread-local: other threads may allocate
-//! and synchronise meanwhile.
+//! `Stream -> Recording -> GraphTemplate -> Graph`: a recording borrows its stream; finishing it consumes it, dropping it ends the
+//! capture and throws away what was recorded, so that neither an error nor a panic in between leaves a stream capturing. The capture is
+//! thread-local: other threads may allocate and synchronise meanwhile. A template is host memory alone; only an executable graph takes device
+//! memory.
 
-use std::any::Any;
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use gridpoint_driver as driver;
 use gridpoint_driver::{
-    CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph, CUgraphEdgeData, CUgraphExec,
-    CUgraphNode, CUgraphNodeType, CUstreamCaptureMode, CUstreamCaptureStatus,
+    CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph, CUgraphEdgeData, CUgraphExec, CUgraphNode, CUgraphNodeType,
+    CUstreamCaptureMode, CUstreamCaptureStatus,
 };
 
-use crate::{RuntimeError, Stream};
+use crate::stream::report;
+use crate::{Device, RuntimeError, Stream};
 
 /// A stream capture in progress.
 pub struct Recording<'stream> {
@@ -57,62 +60,39 @@ impl<'stream> Recording<'stream> {
         };
         driver::check("cuStreamGetCaptureInfo_v3", code)?;
         let nodes = nodes_of(graph)?;
-        let mut count = 0_usize;
-        let (none, no_data) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: the graph is live while the stream captures; with null arrays the call only counts.
-        let code = unsafe { (table.cuGraphGetEdges_v2)(graph, none, none, no_data, &mut count) };
-        driver::check("cuGraphGetEdges_v2", code)?;
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        let (mut from, mut to) = (vec![CUgraphNode::null(); count], vec![CUgraphNode::null(); count]);
-        let mut data = vec![CUgraphEdgeData::default(); count];
-        // SAFETY: as above; each array holds `count` elements.
-        let code = unsafe {
-            (table.cuGraphGetEdges_v2)(graph, from.as_mut_ptr(), to.as_mut_ptr(), data.as_mut_ptr(), &mut count)
-        };
-        driver::check("cuGraphGetEdges_v2", code)?;
-        let place = |node: CUgraphNode| nodes.iter().position(|&known| known == node).unwrap_or(usize::MAX);
-        let ends = from.into_iter().zip(to).zip(data).take(count);
-        Ok(ends
-            .map(|((from, to), data)| RecordedEdge {
-                from: place(from),
-                to: place(to),
+        let edges = edges_of(graph, &nodes)?;
+        Ok(edges
+            .into_iter()
+            .map(|(from, to, data)| RecordedEdge {
+                from,
+                to,
                 programmatic: data == CUgraphEdgeData::PROGRAMMATIC,
                 full: data == CUgraphEdgeData::default(),
             })
             .collect())
     }
 
-    /// Ends the capture and makes an executable graph of it, uploaded to the device. The graph keeps `retained` alive: whatever owns the
-    /// memory that its kernels address.
+    /// Ends the capture: what was recorded, to be made executable.
     ///
     /// # Errors
-    /// [`RuntimeError::MemoryNodes`] when anything but kernels was recorded, or the driver's error.
-    pub fn finish(mut self, retained: Arc<dyn Any + Send + Sync>) -> Result<Graph, RuntimeError> {
-        let template = self.end()?;
-        let nodes = template.kernel_nodes()?;
-        let mut parameters = CUDA_GRAPH_INSTANTIATE_PARAMS {
-            flags: CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD,
-            upload_stream: self.stream.raw(),
-            ..Default::default()
-        };
-        let mut executable = CUgraphExec::null();
-        // SAFETY: the graph is live and the structs are those of the call.
-        let code =
-            unsafe { (driver::table().cuGraphInstantiateWithParams)(&mut executable, template.0, &mut parameters) };
-        driver::check("cuGraphInstantiateWithParams", code)?;
-        Ok(Graph { executable, nodes, retained })
+    /// [`RuntimeError::MemoryNodes`] when anything but kernels was recorded, [`RuntimeError::CaptureInvalidated`] when a call was made
+    /// meanwhile that a capture does not allow, or the driver's error.
+    pub fn finish(mut self) -> Result<GraphTemplate, RuntimeError> {
+        let mut template = self.end()?;
+        template.nodes = kernel_nodes(template.raw)?;
+        Ok(template)
     }
 
-    fn end(&mut self) -> Result<Template, RuntimeError> {
+    fn end(&mut self) -> Result<GraphTemplate, RuntimeError> {
         self.open = false;
-        let mut graph = CUgraph::null();
+        let mut raw = CUgraph::null();
         // SAFETY: the stream's handle is live and the pointer is that of a live handle.
-        let code = unsafe { (driver::table().cuStreamEndCapture)(self.stream.raw(), &mut graph) };
-        let template = Template(graph);
-        driver::check("cuStreamEndCapture", code)?;
-        Ok(template)
+        let code = unsafe { (driver::table().cuStreamEndCapture)(self.stream.raw(), &mut raw) };
+        let template = GraphTemplate { raw, nodes: Vec::new(), device: Arc::clone(self.stream.device()) };
+        match code {
+            driver::CUresult::ERROR_STREAM_CAPTURE_INVALIDATED => Err(RuntimeError::CaptureInvalidated),
+            code => driver::check("cuStreamEndCapture", code).map(|()| template).map_err(RuntimeError::from),
+        }
     }
 }
 
@@ -141,6 +121,44 @@ fn nodes_of(graph: CUgraph) -> Result<Vec<CUgraphNode>, RuntimeError> {
     Ok(nodes)
 }
 
+/// The nodes of a live graph, all of them kernels.
+fn kernel_nodes(graph: CUgraph) -> Result<Vec<CUgraphNode>, RuntimeError> {
+    let nodes = nodes_of(graph)?;
+    let mut others = 0;
+    for &node in &nodes {
+        let mut kind = CUgraphNodeType::default();
+        // SAFETY: the node belongs to the live graph.
+        driver::check("cuGraphNodeGetType", unsafe { (driver::table().cuGraphNodeGetType)(node, &mut kind) })?;
+        others += usize::from(kind != CUgraphNodeType::KERNEL);
+    }
+    if others > 0 { Err(RuntimeError::MemoryNodes { memory_nodes: others }) } else { Ok(nodes) }
+}
+
+/// The edges of a live graph with these nodes.
+pub(crate) fn edges_of(
+    graph: CUgraph,
+    nodes: &[CUgraphNode],
+) -> Result<Vec<(usize, usize, CUgraphEdgeData)>, RuntimeError> {
+    let table = driver::table();
+    let mut count = 0_usize;
+    let (none, no_data) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the caller's graph is live; with null arrays the call only counts.
+    let code = unsafe { (table.cuGraphGetEdges_v2)(graph, none, none, no_data, &mut count) };
+    driver::check("cuGraphGetEdges_v2", code)?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let (mut from, mut to) = (vec![CUgraphNode::null(); count], vec![CUgraphNode::null(); count]);
+    let mut data = vec![CUgraphEdgeData::default(); count];
+    // SAFETY: as above; each array holds `count` elements.
+    let code =
+        unsafe { (table.cuGraphGetEdges_v2)(graph, from.as_mut_ptr(), to.as_mut_ptr(), data.as_mut_ptr(), &mut count) };
+    driver::check("cuGraphGetEdges_v2", code)?;
+    let place = |node: CUgraphNode| nodes.iter().position(|&known| known == node).unwrap_or(usize::MAX);
+    let ends = from.into_iter().zip(to).zip(data).take(count);
+    Ok(ends.map(|((from, to), data)| (place(from), place(to), data)).collect())
+}
+
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
         if self.open {
@@ -150,54 +168,87 @@ impl Drop for Recording<'_> {
     }
 }
 
-/// A destructor has no caller to tell.
-fn report(call: &'static str, code: driver::CUresult) {
-    if let Err(error) = driver::check(call, code) {
-        tracing::warn!("{error}");
+/// What a capture recorded: kernels and the order between them, on the host alone.
+///
+/// `Send`, and not `Sync`: the driver does not synchronise calls on one graph (CUDA driver API, "Graph object thread safety").
+pub struct GraphTemplate {
+    raw: CUgraph,
+    nodes: Vec<CUgraphNode>,
+    device: Arc<Device>,
+}
+
+impl GraphTemplate {
+    /// Kernel nodes.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Makes an executable graph, which keeps `retained` alive: whatever owns the memory and the kernels that its nodes address. The
+    /// device has it before the first launch where [`Graph::upload`] says so, else with it.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn instantiate<R>(&self, retained: R) -> Result<Graph<R>, RuntimeError> {
+        let mut parameters = CUDA_GRAPH_INSTANTIATE_PARAMS::default();
+        let mut executable = CUgraphExec::null();
+        // SAFETY: the graph is live and the structs are those of the call.
+        let code =
+            unsafe { (driver::table().cuGraphInstantiateWithParams)(&mut executable, self.raw, &mut parameters) };
+        driver::check("cuGraphInstantiateWithParams", code)?;
+        Ok(Graph {
+            executable,
+            nodes: self.nodes(),
+            not_sync: PhantomData,
+            _retained: retained,
+            _device: Arc::clone(&self.device),
+        })
+    }
+
+    pub(crate) fn raw(&self) -> CUgraph {
+        self.raw
+    }
+
+    pub(crate) fn node_handles(&self) -> &[CUgraphNode] {
+        &self.nodes
     }
 }
 
-/// A graph that is not executable yet.
-struct Template(CUgraph);
-
-impl Template {
-    /// How many nodes there are, all of them kernels.
-    fn kernel_nodes(&self) -> Result<usize, RuntimeError> {
-        let table = driver::table();
-        let nodes = nodes_of(self.0)?;
-        let mut others = 0;
-        for &node in &nodes {
-            let mut kind = CUgraphNodeType::default();
-            // SAFETY: the node belongs to the live graph.
-            driver::check("cuGraphNodeGetType", unsafe { (table.cuGraphNodeGetType)(node, &mut kind) })?;
-            others += usize::from(kind != CUgraphNodeType::KERNEL);
-        }
-        if others > 0 { Err(RuntimeError::MemoryNodes { memory_nodes: others }) } else { Ok(nodes.len()) }
-    }
-}
-
-impl Drop for Template {
+impl Drop for GraphTemplate {
     fn drop(&mut self) {
-        if !self.0.is_null() {
+        if !self.raw.is_null() {
             // SAFETY: the graph is live and not used again.
-            let code = unsafe { (driver::table().cuGraphDestroy)(self.0) };
+            let code = unsafe { (driver::table().cuGraphDestroy)(self.raw) };
             report("cuGraphDestroy", code);
         }
     }
 }
 
 /// An executable graph: one launch replays all kernels of a step. It keeps alive what it replays on.
-pub struct Graph {
+///
+/// `Send` where `R` is, and not `Sync`: the driver does not synchronise calls on one executable graph.
+pub struct Graph<R> {
     executable: CUgraphExec,
     nodes: usize,
-    #[expect(dead_code, reason = "held for its lifetime: replays read and write the memory it owns")]
-    retained: Arc<dyn Any + Send + Sync>,
+    not_sync: PhantomData<Cell<()>>,
+    // Held for their lifetimes: replays read and write the memory, and run the kernels, that they own.
+    _retained: R,
+    _device: Arc<Device>,
 }
 
-impl Graph {
+impl<R> Graph<R> {
     /// Kernel nodes.
     pub fn nodes(&self) -> usize {
         self.nodes
+    }
+
+    /// Moves the graph to the device, so that its first launch costs what the others cost.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn upload(&self, stream: &Stream) -> Result<(), RuntimeError> {
+        // SAFETY: both handles are live.
+        let code = unsafe { (driver::table().cuGraphUpload)(self.executable, stream.raw()) };
+        Ok(driver::check("cuGraphUpload", code)?)
     }
 
     /// Enqueues one replay on `stream`. Replays of one graph run one after another.
@@ -211,7 +262,7 @@ impl Graph {
     }
 }
 
-impl Drop for Graph {
+impl<R> Drop for Graph<R> {
     fn drop(&mut self) {
         // SAFETY: the handle is live and not used again; the driver defers the destruction of a graph that still runs.
         let code = unsafe { (driver::table().cuGraphExecDestroy)(self.executable) };

@@ -164,6 +164,16 @@ impl Launches {
         self
     }
 
+    /// Appends another list.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// The first `count` of them, or all.
+    pub fn prefix(&self, count: usize) -> Self {
+        Self(self.0.iter().take(count).cloned().collect())
+    }
+
     /// The launches.
     pub fn as_slice(&self) -> &[Launch] {
         &self.0

@@ -10,7 +10,8 @@
 //! | `CUtensorMap` | [`TensorMap`] |
 //! | where the step block lies | [`StepAddress`] |
 //! | `CUstream`, `CUevent` | [`Stream`], [`Event`] |
-//! | a capture in progress, an executable graph | [`Recording`] -> [`Graph`] |
+//! | a capture in progress, a graph, an executable graph | [`Recording`] -> [`GraphTemplate`] -> [`Graph`] |
+//! | launches of other libraries, as they were captured | [`CapturedLaunches`] |
 //!
 //! A step is a value here: [`Launches`] is the list of kernel launches that make it. Launching the list on a stream is an eager step;
 //! launching it inside a [`Recording`] makes a [`Graph`]; comparing two lists tells whether two points can share one graph.
@@ -21,6 +22,7 @@
 //! This crate does not know what a model, a step or a plan is, and it never chooses a device.
 
 mod arena;
+mod captured;
 mod device;
 mod error;
 mod graph;
@@ -35,11 +37,14 @@ mod stream;
 mod tensor_map;
 
 pub use arena::{Arena, ArenaLayout, REGION_ALIGNMENT, Region};
+pub use captured::{CapturedLaunches, GraphIdentity};
+pub use gridpoint_driver::CUstream;
+
 pub use device::{
     Device, DeviceProperties, Image, Images, LEAST_COMPUTE_CAPABILITY, MemoryInfo, WARPGROUPS_COMPUTE_CAPABILITY,
 };
 pub use error::RuntimeError;
-pub use graph::{Graph, RecordedEdge, Recording};
+pub use graph::{Graph, GraphTemplate, RecordedEdge, Recording};
 pub use kernel::{Kernel, Parameters};
 pub use launch::{Launch, Launches};
 pub use pinned::PinnedBuffer;

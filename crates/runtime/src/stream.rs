@@ -5,19 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytemuck::Pod;
-use cust::event::EventFlags;
-use cust::stream::StreamFlags;
 use gridpoint_driver as driver;
 use gridpoint_driver::{
-    CUdeviceptr, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream,
+    CUdeviceptr, CUevent, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream,
 };
 
-use crate::error::from_cust;
 use crate::{Arena, Device, Launch, PinnedBuffer, Recording, Region, RuntimeError};
 
-/// An ordered queue of device work.
+/// `CU_STREAM_NON_BLOCKING`: no implicit order with the legacy default stream, whose work would else stall a step, and
+/// which may not be used by anybody while a stream without the flag captures.
+const NON_BLOCKING: u32 = 1;
+
+/// An ordered queue of device work. It does not wait for the legacy default stream, nor that for it. A clone is the same queue.
+///
+/// `Send` and `Sync`: the driver orders the calls of several threads on one stream. A capture belongs to the thread that began it.
+#[derive(Clone)]
 pub struct Stream {
-    inner: cust::stream::Stream,
+    queue: Arc<Queue>,
+}
+
+/// The driver's stream.
+struct Queue {
+    raw: CUstream,
+    /// Whether it was made here, so that it is destroyed here.
+    own: bool,
     // Declared last: the stream is destroyed before its device may go.
     device: Arc<Device>,
 }
@@ -28,19 +39,36 @@ impl Stream {
     /// # Errors
     /// The driver's error.
     pub fn new(device: &Arc<Device>) -> Result<Self, RuntimeError> {
-        let inner =
-            cust::stream::Stream::new(StreamFlags::DEFAULT, None).map_err(from_cust("cuStreamCreateWithPriority"))?;
-        Ok(Self { inner, device: Arc::clone(device) })
+        let mut raw = CUstream::null();
+        // SAFETY: the pointer is that of a live handle.
+        let code = unsafe { (driver::table().cuStreamCreateWithPriority)(&mut raw, NON_BLOCKING, 0) };
+        driver::check("cuStreamCreateWithPriority", code)?;
+        Ok(Self { queue: Arc::new(Queue { raw, own: true, device: Arc::clone(device) }) })
+    }
+
+    /// A stream that somebody else made, in the primary context of `device`. It is never destroyed here; dropping the last clone waits
+    /// for its work.
+    ///
+    /// # Safety
+    /// `raw` is a stream of the device's primary context, lives until the last clone of the result is dropped, and is not the legacy
+    /// default stream, which cannot be captured.
+    pub unsafe fn borrowed(device: &Arc<Device>, raw: CUstream) -> Self {
+        Self { queue: Arc::new(Queue { raw, own: false, device: Arc::clone(device) }) }
     }
 
     /// The raw handle, for kernels of other libraries.
     pub fn raw(&self) -> CUstream {
-        CUstream(self.inner.as_inner().cast())
+        self.queue.raw
     }
 
     /// The stream's device.
     pub fn device(&self) -> &Arc<Device> {
-        &self.device
+        &self.queue.device
+    }
+
+    /// Whether `other` is a clone of this one.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.queue, &other.queue)
     }
 
     /// Enqueues one launch.
@@ -130,7 +158,7 @@ impl Stream {
     /// # Errors
     /// The driver's error, also of work that failed.
     pub fn synchronize(&self) -> Result<(), RuntimeError> {
-        self.inner.synchronize().map_err(from_cust("cuStreamSynchronize"))
+        self.queue.synchronize()
     }
 
     /// Starts a capture: launches on this stream become nodes of a graph until the recording is finished.
@@ -142,18 +170,41 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Queue {
+    fn synchronize(&self) -> Result<(), RuntimeError> {
+        // SAFETY: the stream's handle is live.
+        let code = unsafe { (driver::table().cuStreamSynchronize)(self.raw) };
+        Ok(driver::check("cuStreamSynchronize", code)?)
+    }
+}
+
+impl Drop for Queue {
     fn drop(&mut self) {
         // Memory that enqueued work uses may be freed next. A destructor has no caller to tell.
         if let Err(error) = self.synchronize() {
             tracing::warn!("{error}");
         }
+        if self.own {
+            // SAFETY: the handle was made here and is not used again.
+            let code = unsafe { (driver::table().cuStreamDestroy_v2)(self.raw) };
+            report("cuStreamDestroy_v2", code);
+        }
     }
 }
 
+/// A destructor has no caller to tell.
+pub(crate) fn report(call: &'static str, code: driver::CUresult) {
+    if let Err(error) = driver::check(call, code) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// `CU_EVENT_DISABLE_TIMING`.
+const DISABLE_TIMING: u32 = 2;
+
 /// A point in a stream's work.
 pub struct Event {
-    inner: cust::event::Event,
+    raw: CUevent,
     recorded: bool,
 }
 
@@ -163,8 +214,11 @@ impl Event {
     /// # Errors
     /// The driver's error.
     pub fn new(timing: bool) -> Result<Self, RuntimeError> {
-        let flags = if timing { EventFlags::DEFAULT } else { EventFlags::DISABLE_TIMING };
-        Ok(Self { inner: cust::event::Event::new(flags).map_err(from_cust("cuEventCreate"))?, recorded: false })
+        let mut raw = CUevent::null();
+        // SAFETY: the pointer is that of a live handle.
+        let code = unsafe { (driver::table().cuEventCreate)(&mut raw, if timing { 0 } else { DISABLE_TIMING }) };
+        driver::check("cuEventCreate", code)?;
+        Ok(Self { raw, recorded: false })
     }
 
     /// Marks the end of the work enqueued on `stream` so far.
@@ -172,7 +226,9 @@ impl Event {
     /// # Errors
     /// The driver's error.
     pub fn record(&mut self, stream: &Stream) -> Result<(), RuntimeError> {
-        self.inner.record(&stream.inner).map_err(from_cust("cuEventRecord"))?;
+        // SAFETY: both handles are live.
+        let code = unsafe { (driver::table().cuEventRecord)(self.raw, stream.raw()) };
+        driver::check("cuEventRecord", code)?;
         self.recorded = true;
         Ok(())
     }
@@ -185,7 +241,9 @@ impl Event {
         if !self.recorded {
             return Ok(());
         }
-        self.inner.synchronize().map_err(from_cust("cuEventSynchronize"))
+        // SAFETY: the handle is live.
+        let code = unsafe { (driver::table().cuEventSynchronize)(self.raw) };
+        Ok(driver::check("cuEventSynchronize", code)?)
     }
 
     /// Device time from `earlier` to this event; both must have been recorded with timing and be complete.
@@ -193,7 +251,18 @@ impl Event {
     /// # Errors
     /// The driver's error.
     pub fn since(&self, earlier: &Self) -> Result<Duration, RuntimeError> {
-        let milliseconds = self.inner.elapsed_time_f32(&earlier.inner).map_err(from_cust("cuEventElapsedTime"))?;
+        let mut milliseconds = 0.0_f32;
+        // SAFETY: both handles are live and the pointer is that of a live number.
+        let code = unsafe { (driver::table().cuEventElapsedTime)(&mut milliseconds, earlier.raw, self.raw) };
+        driver::check("cuEventElapsedTime", code)?;
         Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: the handle was made here and is not used again; the driver defers the destruction of an event that is pending.
+        let code = unsafe { (driver::table().cuEventDestroy_v2)(self.raw) };
+        report("cuEventDestroy_v2", code);
     }
 }
