@@ -6,7 +6,9 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gridpoint_graph::{CaptureMode, CaptureOptions, EagerReason, GraphSet, Launched, PointRecording, RecordedPlan};
+use gridpoint_graph::{
+    CaptureMode, CaptureOptions, EagerReason, GraphCosts, GraphSet, Launched, PointRecording, RecordedPlan,
+};
 use gridpoint_plan::{GridPoint, Limits, Plan, Policy, plan};
 use gridpoint_runtime::parameters::FillParameters;
 use gridpoint_runtime::{Arena, ArenaLayout, Device, Kernel, Launches, Region, RuntimeError, Stream};
@@ -21,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("capture/in_the_background_disturbs_nobody", in_the_background_disturbs_nobody),
         Case::new("capture/what_fails_inside_the_closure_is_named", what_fails_inside_the_closure_is_named),
         Case::new("capture/replays_take_no_memory", replays_take_no_memory),
+        Case::new("capture/the_memory_of_graphs_is_predicted", the_memory_of_graphs_is_predicted),
     ]
 }
 
@@ -284,4 +287,25 @@ fn replays_take_no_memory(device: &TestDevice) {
     stream.synchronize().expect("the replays run");
     assert_eq!(free(), before);
     assert_eq!(set.summary().pool.allocated, 0, "the toy says of no point what it touches");
+}
+
+/// The driver's share is within 5 % or 32 MiB of what two batches of other graphs said; on the simulated device it is exact.
+fn the_memory_of_graphs_is_predicted(device: &TestDevice) {
+    const ROUNDS: usize = 20;
+    let (plan, stream) = (small_plan(), device.stream());
+    let toy = Toy::new(device.device(), &plan);
+    let record = |recording: &mut PointRecording<'_>, point: GridPoint| {
+        // The more tokens, the more launches.
+        (0..ROUNDS * point.tokens as usize / 8 + 1).try_for_each(|_| recording.launch(toy.launches(point)))
+    };
+    let recorded = RecordedPlan::record(&plan, stream, record).unwrap_or_else(|failed| panic!("{}", failed.0));
+    let (nodes, longest) = (recorded.nodes(), recorded.longest().expect("launches").clone());
+    let costs = GraphCosts::measure(stream, &longest).expect("the device works");
+    let predicted = costs.of_all(&nodes).bytes;
+    let set =
+        recorded.capture(stream, Arc::clone(&toy.arena), &options(CaptureMode::All, 1), |_| {}).expect("a capture");
+    let measured = set.summary().pool.reserved;
+    let off = predicted.abs_diff(measured);
+    let allowed = if device.device().properties().name.contains("simulat") { 0 } else { (measured / 20).max(32 << 20) };
+    assert!(off <= allowed, "predicted {predicted} bytes for {nodes:?} nodes, measured {measured}: {costs:?}");
 }

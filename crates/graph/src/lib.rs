@@ -20,6 +20,7 @@
 mod background;
 mod bytes;
 mod capture;
+mod cost;
 mod error;
 mod layout;
 mod meta;
@@ -32,6 +33,7 @@ mod set;
 
 pub use bytes::Bytes;
 pub use capture::{CaptureMode, CaptureOptions, Incomplete};
+pub use cost::GraphCosts;
 pub use error::{CaptureCause, CaptureError, StepError};
 pub use layout::StepLayout;
 pub use meta::{LogitRequest, RequestKind, StepWriter};
