@@ -13,7 +13,7 @@ use gridpoint::devices::{self, Choice, Taken};
 use gridpoint::rig::{Rig, RigShape, WeightSource};
 use gridpoint_graph::{CaptureMode, CaptureOptions, CaptureTimes, GraphCosts, PointRecording, RecordedPlan};
 use gridpoint_model::{ModelConfig, SHAPES};
-use gridpoint_plan::{GridPoint, Limits, Policy, plan};
+use gridpoint_plan::{GridPoint, Limits, Policy, TokenCeiling, plan};
 use gridpoint_runtime::{Device, Stream};
 use serde_json::json;
 
@@ -53,7 +53,8 @@ fn capture(
     (max_tokens, max_requests): (u32, u32),
 ) -> Result<(), Box<dyn Error>> {
     let limits = Limits { max_requests, max_tokens, ..Limits::default() };
-    let plan = plan(&limits, &Policy::default())?;
+    let policy = Policy { token_ceiling: TokenCeiling::AllPrefills, ..Policy::default() };
+    let plan = plan(&limits, &policy)?;
     let largest = GridPoint { tokens: max_tokens, prefills: max_requests, decodes: 0 };
     let rig = Rig::new(device, config, WeightSource::Random(0), &[RigShape::full(largest, 0)])?;
     let record =
