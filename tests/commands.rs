@@ -17,6 +17,8 @@ mod gpus;
 mod kernels;
 #[path = "commands/perplexity.rs"]
 mod perplexity;
+#[path = "commands/profiles.rs"]
+mod profiles;
 #[path = "commands/program.rs"]
 mod program;
 #[path = "commands/summary.rs"]

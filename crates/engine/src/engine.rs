@@ -11,6 +11,7 @@ use gridpoint_runtime::Device;
 
 use crate::error::{EngineError, RequestError};
 use crate::memory::{MemoryReport, Sizes};
+use crate::phases;
 use crate::request::{FinishedRequest, NewRequest, RequestId, RequestStatus};
 use crate::runner::{Answers, Runner};
 use crate::scheduler::{Scheduler, SchedulerLimits};
@@ -146,7 +147,10 @@ impl Engine {
         let report = self.runner.run(&step, &mut self.answers)?;
         tracing::debug!("{report}, products {}", self.runner.products_of(&report));
         let outputs = self.answers.outputs(&step);
-        let events = self.scheduler.commit(step, &outputs)?;
+        let events = {
+            let _range = phases::COMMIT.enter();
+            self.scheduler.commit(step, &outputs)?
+        };
         self.totals.add(&report);
         // It refuses only what no batch is and counts beyond 64 bits.
         if let Err(error) = self.shapes.add(report.shape, 1) {
@@ -158,6 +162,7 @@ impl Engine {
 
     /// The next step, within the rows of the language-model head that there is memory for.
     fn plan_step(&mut self) -> Option<Step> {
+        let _range = phases::PLAN.enter();
         let step = self.scheduler.next_step()?;
         if step.logit_rows() <= self.logit_rows as usize {
             return Some(step);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use gridpoint_graph::{
     CaptureProgress, EagerReason, GraphSet, LogitRequest, Recorded, RequestKind, StepError as BlockError, StepKind,
-    StepLayout, StepReport, StepRing, StepWriter,
+    StepLayout, StepReport, StepRing, StepWriter, step_range,
 };
 use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
 use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
-use gridpoint_runtime::{Device, Stream};
+use gridpoint_runtime::{Device, Stream, ranges};
 
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
@@ -66,6 +66,7 @@ impl Runner {
     ) -> Result<Self, EngineError> {
         let Placed { model, run, block, report } = place(device, config, weights, sizes, options)?;
         let stream = Stream::new(device)?;
+        ranges::name_stream(&stream, c"steps");
         let ring = StepRing::new(&run, block, sizes.logit_rows)?;
         let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
         let record = |point: GridPoint| {
@@ -106,6 +107,7 @@ impl Runner {
         // Without a point, the step is one of its own.
         let own = GridPoint { tokens: shape.tokens, prefills: shape.prefills, decodes: shape.decodes };
         let point = found.point().unwrap_or(own);
+        let _range = step_range(shape, self.replayed(&found));
         let columns = step.rows().map(|row| pages_for(row.kv_length)).max().unwrap_or(0);
         let logit_rows = (step.logit_rows() as u32).max(self.fitting_logit_rows(point));
         let layout = StepLayout::new(point, logit_rows, columns)?;
@@ -134,6 +136,15 @@ impl Runner {
         answers.logprobs.clear();
         answers.logprobs.extend(results.iter().map(|result| result.log_probability));
         Ok(StepReport { shape, kind })
+    }
+
+    /// The point that a step replays, or why it runs eagerly.
+    fn replayed(&self, found: &Match) -> Result<GridPoint, EagerReason> {
+        match *found {
+            Match::Replay { point, .. } if self.replay => Ok(point),
+            Match::Replay { .. } => Err(EagerReason::SwitchedOff),
+            Match::Eager { reason } => Err(EagerReason::Miss(reason)),
+        }
     }
 
     /// Logit rows that the block of a point has room for: one for each request, within what there is memory for.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gridpoint_plan::{GridPoint, Match, Matcher, Matching, Plan, StepShape};
 use gridpoint_runtime::{Graph, Launches, RuntimeError, Stream};
 
-use crate::{Bytes, Seconds};
+use crate::{Bytes, Seconds, ranges};
 
 /// What a model records for a point.
 #[derive(Clone, Debug)]
@@ -108,6 +108,7 @@ impl GraphSet {
         mut record: impl FnMut(GridPoint) -> Result<Recorded, RuntimeError>,
         mut observe: impl FnMut(&CaptureProgress),
     ) -> Result<Self, RuntimeError> {
+        let _range = ranges::CAPTURE.enter();
         let started = Instant::now();
         let free_before = stream.device().memory()?.free;
         let mut executables: Vec<Executable> = Vec::new();
@@ -115,6 +116,7 @@ impl GraphSet {
         let mut known: HashMap<Launches, usize> = HashMap::new();
         let mut pool = PoolUse { reserved: arena_bytes, allocated: 0 };
         for (index, &point) in plan.points().iter().enumerate() {
+            let _range = ranges::capture_of(point);
             let Recorded { launches, pool_bytes } = record(point)?;
             let before = pool;
             let shared = known.get(&launches).copied();
@@ -211,6 +213,13 @@ impl GraphSet {
             Some(graph) => graph.launch(stream),
             None => launches.launch(stream),
         }
+    }
+
+    /// The launches that were recorded for point `index` of [`GraphSet::points`]; points with equal launches share a graph.
+    #[must_use]
+    pub fn launches(&self, index: usize) -> Option<&Launches> {
+        let executable = *self.executable_of.get(index)?;
+        Some(&self.executables[executable].launches)
     }
 
     /// Enqueues the same kernels as [`GraphSet::replay`], one by one.

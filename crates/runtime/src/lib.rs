@@ -11,6 +11,7 @@
 //! | where the step block lies | [`StepAddress`] |
 //! | `CUstream`, `CUevent` | [`Stream`], [`Event`] |
 //! | a capture in progress, an executable graph | [`Recording`] -> [`Graph`] |
+//! | NVTX ranges, for profilers | [`ranges::Range`], [`ranges::RangeName`] |
 //!
 //! A step is a value here: [`Launches`] is the list of kernel launches that make it. Launching the list on a stream is an eager step;
 //! launching it inside a [`Recording`] makes a [`Graph`]; comparing two lists tells whether two points can share one graph.
@@ -30,6 +31,7 @@ mod kernel;
 mod launch;
 pub mod parameters;
 mod pinned;
+pub mod ranges;
 mod step;
 mod stream;
 mod tensor_map;
