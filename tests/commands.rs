@@ -7,6 +7,8 @@ mod bad_input;
 mod bad_models;
 #[path = "commands/devices.rs"]
 mod devices;
+#[path = "commands/dump.rs"]
+mod dump;
 #[path = "commands/float16.rs"]
 mod float16;
 #[path = "commands/generate.rs"]

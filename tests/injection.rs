@@ -8,6 +8,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use gridpoint::profile::Steps;
 use gridpoint_driver::CUresult;
 use gridpoint_engine::{Engine, EngineError, EngineOptions, NewRequest, RequestId};
 use gridpoint_model::{Checkpoint, ModelConfig, Weights};
@@ -157,6 +158,7 @@ fn a_failed_call_is_named_and_leaves_nothing_behind() {
     assert!(wrong.is_empty(), "{} of the failures are wrong:\n{}", wrong.len(), wrong.join("\n"));
 
     an_unguarded_slot_is_waited_for(&bench, &expected);
+    the_steps_of_a_span_are_profiled(&bench);
     out_of_memory(&bench, &expected);
     opening(&bench, &expected);
 }
@@ -171,6 +173,58 @@ fn an_unguarded_slot_is_waited_for(bench: &Bench, expected: &[u32]) {
     assert_eq!((injection.fired(), counts.of("cuStreamSynchronize")), (1, 1));
     finish(&mut engine).expect("the steps run");
     assert_eq!(engine.take(id).expect("a result").tokens, expected);
+}
+
+/// A profiler is told of the steps of a span and of no other, and that they are over also where one fails.
+fn the_steps_of_a_span_are_profiled(bench: &Bench) {
+    let told = |counts: &CallCounts| (counts.of("cuProfilerStart"), counts.of("cuProfilerStop"));
+    for (span, after_each) in [
+        ("2:2", [(0, 0), (1, 1), (1, 1)]),
+        ("1:2", [(1, 0), (1, 1), (1, 1)]),
+        ("3:9", [(0, 0), (0, 0), (1, 0)]),
+        ("4:4", [(0, 0), (0, 0), (0, 0)]),
+    ] {
+        let mut engine = bench.engine().expect("an engine");
+        request(&mut engine);
+        let mut steps = Steps::new(Some(span.parse().expect("a span")));
+        let counts = CallCounts::start();
+        for expected in after_each {
+            assert!(steps.run(&mut engine).expect("the step runs").is_some());
+            assert_eq!(told(&counts), expected, "{span}");
+        }
+        assert!(steps.run(&mut engine).expect("nothing is left").is_none());
+        let (starts, stops) = told(&counts);
+        assert_eq!(starts, stops, "{span}");
+    }
+
+    let mut engine = bench.engine().expect("an engine");
+    let id = request(&mut engine);
+    let mut steps = Steps::new(Some("2:3".parse().expect("a span")));
+    steps.run(&mut engine).expect("the step runs");
+    let counts = CallCounts::start();
+    let injection = Injection::once("cuGraphLaunch", 1, CODE).expect("a function of the table").install();
+    // The profiler listens before the launch that fails, and no longer when the error is told.
+    assert!(steps.run(&mut engine).is_err());
+    assert_eq!((injection.fired(), told(&counts)), (1, (1, 1)));
+    drop(injection);
+    // What is planned anew is recorded.
+    steps.run(&mut engine).expect("the step runs");
+    assert_eq!(told(&counts), (2, 1));
+    while steps.run(&mut engine).expect("the steps run").is_some() {}
+    assert_eq!(told(&counts), (2, 2));
+    assert!(engine.take(id).is_some());
+
+    let mut engine = bench.engine().expect("an engine");
+    request(&mut engine);
+    for (function, words) in
+        [("cuProfilerStart", "`cuProfilerStart` failed"), ("cuProfilerStop", "`cuProfilerStop` failed")]
+    {
+        let injection = Injection::once(function, 1, CODE).expect("a function of the table").install();
+        let mut steps = Steps::new(Some("1:1".parse().expect("a span")));
+        let error = steps.run(&mut engine).expect_err("the call fails").to_string();
+        assert!(error.starts_with(words), "{error}");
+        drop(injection);
+    }
 }
 
 /// Taking the device again, with every call failing once: named, retained as often as released, and good the next time.

@@ -1,9 +1,10 @@
 //! The engine: requests in, steps on the device, tokens out.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gridpoint_graph::{CaptureProgress, CaptureSummary, StepReport, StepTotals};
+use gridpoint_graph::{CaptureProgress, CaptureSummary, GraphDescription, StepReport, StepTotals};
 use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, Weights};
 use gridpoint_plan::traffic::StepHistogram;
 use gridpoint_plan::{GridPoint, Plan};
@@ -212,6 +213,23 @@ impl Engine {
     #[must_use]
     pub fn products(&self, point: GridPoint) -> PointProducts {
         self.runner.model().product_choices(point)
+    }
+
+    /// The distinct graphs with their kernels, parameters and points; without graphs, what would be captured.
+    #[must_use]
+    pub fn describe_graphs(&self) -> Vec<GraphDescription> {
+        self.runner.graphs().describe()
+    }
+
+    /// Has the driver write a graph to a file for Graphviz.
+    ///
+    /// # Errors
+    /// The file, where it cannot be written, or the device's error.
+    ///
+    /// # Panics
+    /// If the description is that of an engine with more points.
+    pub fn print_graph(&self, graph: &GraphDescription, path: &Path) -> Result<(), EngineError> {
+        Ok(self.runner.print_graph(graph.captured_at, path)?)
     }
 
     /// How the device's memory is divided.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use gridpoint_graph::{
@@ -10,7 +11,7 @@ use gridpoint_graph::{
 };
 use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
 use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
-use gridpoint_runtime::{Device, Stream, ranges};
+use gridpoint_runtime::{Device, RuntimeError, Stream, ranges};
 
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
@@ -98,6 +99,10 @@ impl Runner {
 
     pub(crate) fn model(&self) -> &Model {
         &self.model
+    }
+
+    pub(crate) fn print_graph(&self, index: usize, path: &Path) -> Result<(), RuntimeError> {
+        self.graphs.print(index, &self.stream, path)
     }
 
     /// Runs one step and waits for it.

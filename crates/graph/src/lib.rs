@@ -19,6 +19,7 @@
 
 mod bytes;
 mod capture;
+mod describe;
 mod error;
 mod layout;
 mod meta;
@@ -29,6 +30,7 @@ mod seconds;
 
 pub use bytes::Bytes;
 pub use capture::{CaptureProgress, CaptureSummary, GraphSet, PoolUse, Recorded};
+pub use describe::{Edge, GraphDescription, NodeDescription};
 pub use error::StepError;
 pub use layout::StepLayout;
 pub use meta::{LogitRequest, RequestKind, StepWriter};

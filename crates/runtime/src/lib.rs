@@ -7,10 +7,12 @@
 //! | pinned host memory | [`PinnedBuffer`] |
 //! | a function of a module, with its one parameter struct | [`Kernel`] |
 //! | grid, block, shared memory and parameters of one launch | [`Launch`], [`Launches`] |
+//! | what a launch's parameters are, by name | [`Field`], [`Value`] |
 //! | `CUtensorMap` | [`TensorMap`] |
 //! | where the step block lies | [`StepAddress`] |
 //! | `CUstream`, `CUevent` | [`Stream`], [`Event`] |
 //! | a capture in progress, an executable graph | [`Recording`] -> [`Graph`] |
+//! | `cuProfilerStart`, `cuProfilerStop` | [`Collection`] |
 //! | NVTX ranges, for profilers | [`ranges::Range`], [`ranges::RangeName`] |
 //!
 //! A step is a value here: [`Launches`] is the list of kernel launches that make it. Launching the list on a stream is an eager step;
@@ -22,8 +24,10 @@
 //! This crate does not know what a model, a step or a plan is, and it never chooses a device.
 
 mod arena;
+mod collection;
 mod device;
 mod error;
+mod fields;
 mod graph;
 #[doc(hidden)]
 pub mod instructions;
@@ -37,10 +41,14 @@ mod stream;
 mod tensor_map;
 
 pub use arena::{Arena, ArenaLayout, REGION_ALIGNMENT, Region};
+pub use collection::Collection;
 pub use device::{
     Device, DeviceProperties, Image, Images, LEAST_COMPUTE_CAPABILITY, MemoryInfo, WARPGROUPS_COMPUTE_CAPABILITY,
 };
 pub use error::RuntimeError;
+#[doc(hidden)]
+pub use fields::DESCRIBED;
+pub use fields::{Field, FieldKind, Value};
 pub use graph::{Graph, RecordedEdge, Recording};
 pub use kernel::{Kernel, Parameters};
 pub use launch::{Launch, Launches};
