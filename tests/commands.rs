@@ -17,6 +17,9 @@ mod generate;
 mod gpus;
 #[path = "commands/kernels.rs"]
 mod kernels;
+#[cfg(target_os = "linux")]
+#[path = "support/nvtx.rs"]
+mod nvtx;
 #[path = "commands/perplexity.rs"]
 mod perplexity;
 #[path = "commands/profiles.rs"]

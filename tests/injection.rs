@@ -1,6 +1,9 @@
 //! Every driver call that an engine makes, made to fail once: no panic, a typed error that names the call, nothing left behind, and the
 //! next engine on the same device computes the same tokens.
 
+#[cfg(target_os = "linux")]
+#[path = "support/nvtx.rs"]
+mod nvtx;
 #[path = "support/simulated.rs"]
 mod simulated;
 mod support;
@@ -100,6 +103,43 @@ fn run(bench: &Bench, tries: usize) -> (Vec<String>, Option<Vec<u32>>) {
     (errors, engine.take(id).map(|finished| finished.tokens))
 }
 
+/// A profiler that hears of every range of this process, those of the calls that fail among them.
+struct Ranges {
+    #[cfg(target_os = "linux")]
+    folder: (tempfile::TempDir, std::path::PathBuf),
+}
+
+impl Ranges {
+    fn listen() -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            let folder = tempfile::tempdir().expect("a folder");
+            let library = nvtx::library(folder.path());
+            gridpoint_runtime::ranges::listen(&library).expect("the library listens");
+            Self { folder: (folder, library) }
+        }
+        #[cfg(not(target_os = "linux"))]
+        Self {}
+    }
+
+    /// Every range was closed, also where an error ended it.
+    fn check(self) {
+        #[cfg(target_os = "linux")]
+        {
+            let (mut opened, mut open) = (0_u64, 0_u64);
+            for line in nvtx::heard(&self.folder.1).lines() {
+                match line.split(' ').next() {
+                    Some("push") => (opened, open) = (opened + 1, open + 1),
+                    Some("pop") => open = open.checked_sub(1).expect("a range is open"),
+                    _ => {}
+                }
+                assert!(open <= 2, "a step in a step, or a capture in a capture: {line}");
+            }
+            assert!(opened > 1000 && open == 0, "{opened} ranges were opened, {open} are open");
+        }
+    }
+}
+
 /// Numbers from 1 to `calls`: all, or some at equal distances.
 fn sampled(calls: u64) -> BTreeSet<u64> {
     let samples = calls.min(SAMPLES);
@@ -110,6 +150,7 @@ fn sampled(calls: u64) -> BTreeSet<u64> {
 #[test]
 fn a_failed_call_is_named_and_leaves_nothing_behind() {
     let bench = Bench::new();
+    let ranges = Ranges::listen();
     let expected = bench.tokens();
     let before = bench.state();
     assert_eq!(before.0, []);
@@ -161,6 +202,7 @@ fn a_failed_call_is_named_and_leaves_nothing_behind() {
     the_steps_of_a_span_are_profiled(&bench);
     out_of_memory(&bench, &expected);
     opening(&bench, &expected);
+    ranges.check();
 }
 
 /// A slot of pinned memory behind which no event could be recorded is still read by a copy: it may not be written before that is over.

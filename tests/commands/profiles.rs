@@ -2,13 +2,12 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::nvtx;
 use crate::program::{GQA, Ran};
 
 /// A range: its name, and the ranges inside.
@@ -28,29 +27,16 @@ struct Heard {
     streams: Vec<String>,
 }
 
-/// Compiles the library that listens into `folder`.
-fn library(folder: &Path) -> PathBuf {
-    let library = folder.join("libinjection.so");
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let mut command = Command::new(compiler);
-    command.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(&library);
-    let compiled = command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nvtx/injection.c")).output();
-    let compiled = compiled.expect("the compiler that the kernels need is there");
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    library
-}
-
 /// Runs `generate` for prompts of 9 and 2 tokens with the library listening.
 fn heard(arguments: &[&str]) -> Heard {
     let folder: TempDir = tempfile::tempdir().expect("a folder");
-    let log = folder.path().join("heard");
-    let library = library(folder.path());
+    let library = nvtx::library(folder.path());
     let common = ["generate", "--device", "simulator", "--format", "json", "--model", GQA, "--max-new-tokens", "3"];
     let prompts = ["--prompt-ids", "1,2,3,4,5,6,7,8,9", "--prompt-ids", "1,2"];
-    let environment = [("NVTX_INJECTION64_PATH", library.as_path()), ("GRIDPOINT_TEST_NVTX", &log)];
-    let ran = Ran::with_environment(&environment, &[&common[..], &prompts, arguments].concat());
+    let ran =
+        Ran::with_environment(&[("NVTX_INJECTION64_PATH", &library)], &[&common[..], &prompts, arguments].concat());
     assert_eq!(ran.status, Some(0), "{ran:?}");
-    let text = fs::read_to_string(&log).expect("the library wrote what it heard");
+    let text = nvtx::heard(&library);
     let mut heard = Heard { answer: ran.json(), ranges: Vec::new(), registered: Vec::new(), streams: Vec::new() };
     let mut open: Vec<Seen> = Vec::new();
     let mut lines = text.lines();
@@ -141,19 +127,14 @@ fn an_eager_step_says_why() {
 #[test]
 fn a_profiler_that_cannot_listen_is_named_and_the_run_goes_on() {
     let folder: TempDir = tempfile::tempdir().expect("a folder");
-    let library = library(folder.path());
+    let library = nvtx::library(folder.path());
     let arguments = ["plan", "--max-requests", "4", "--max-tokens", "64", "--format", "json"];
     let quiet = Ran::new(&arguments);
     let nowhere = folder.path().join("none.so");
-    let log = folder.path().join("heard");
     for (variables, words) in [
         (vec![("NVTX_INJECTION64_PATH", nowhere.as_path())], "could not be loaded"),
         (
-            vec![
-                ("NVTX_INJECTION64_PATH", library.as_path()),
-                ("GRIDPOINT_TEST_NVTX", &log),
-                ("GRIDPOINT_TEST_NVTX_REFUSES", Path::new("1")),
-            ],
+            vec![("NVTX_INJECTION64_PATH", library.as_path()), ("GRIDPOINT_TEST_NVTX_REFUSES", Path::new("1"))],
             "refused to begin",
         ),
     ] {

@@ -1,9 +1,11 @@
-// A profiler's side of NVTX 3 that writes down what it hears, a line for each call, into the file that GRIDPOINT_TEST_NVTX names:
+// A profiler's side of NVTX 3 that writes down what it hears, a line for each call, into a file beside this library, of its name and `.heard`:
 //
 //   domain NAME | string DOMAIN NAME | push DOMAIN NAME | pop DOMAIN | stream NAME
 //
 // With GRIDPOINT_TEST_NVTX_REFUSES set it refuses to begin. The layouts are those of NVTX 3's binary interface (nvtxTypes.h, nvToolsExt.h).
 
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,8 +76,11 @@ static int pop(void* domain) {
 static void name_stream(void* stream, const char* name) { fprintf(file, "stream %s\n", stream ? name : "(null)"); }
 
 int InitializeInjectionNvtx2(const void* (*get_export_table)(uint32_t)) {
-  const char* path = getenv("GRIDPOINT_TEST_NVTX");
-  if (getenv("GRIDPOINT_TEST_NVTX_REFUSES") || !path || !(file = fopen(path, "w"))) return 0;
+  Dl_info self;
+  char path[4096];
+  if (getenv("GRIDPOINT_TEST_NVTX_REFUSES") || !dladdr((void*)push, &self)) return 0;
+  snprintf(path, sizeof(path), "%s.heard", self.dli_fname);
+  if (!(file = fopen(path, "w"))) return 0;
   const Callbacks* callbacks = get_export_table(1);
   const VersionInfo* version = get_export_table(3);
   if (!callbacks || callbacks->bytes < sizeof(Callbacks) || !version || version->version < 2) return 0;

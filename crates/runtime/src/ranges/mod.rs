@@ -98,3 +98,42 @@ impl Drop for Range {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// It must not be asked.
+    struct Never;
+
+    impl std::fmt::Display for Never {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("a name is formatted and nobody listens");
+        }
+    }
+
+    /// No test of this program listens.
+    #[test]
+    fn nobody_listens_and_nothing_is_formatted_or_registered() {
+        static NAME: RangeName = RangeName::new(c"never");
+        assert!(!enabled());
+        drop((Range::formatted(format_args!("{Never}")), NAME.enter()));
+        assert!(NAME.registered.get().is_none());
+    }
+
+    #[test]
+    fn what_is_no_library_of_a_profiler_is_named() {
+        let error = listen(Path::new("/nowhere/libprofiler.so")).expect_err("it does not exist");
+        assert!(
+            matches!(&error, ListenError::Load { .. }) && error.to_string().contains("/nowhere/libprofiler.so"),
+            "{error}"
+        );
+        if cfg!(all(target_os = "linux", target_env = "gnu")) {
+            let error = listen(Path::new("libc.so.6")).expect_err("it is another library");
+            assert!(matches!(error, ListenError::NoEntry { .. }), "{error}");
+        }
+        assert!(!enabled());
+    }
+}
