@@ -260,14 +260,9 @@ mod tests {
 
     #[test]
     fn structs_inside_structs_and_arrays_are_read_where_they_lie() {
-        let ends = |struct_fields: &[Field]| {
-            let tensor = struct_fields.iter().map(|field| (field.name, field.offset)).collect::<Vec<_>>();
-            tensor
-        };
-        assert_eq!(
-            ends(TensorGemmParameters::FIELDS),
-            [("maps", 0), ("gemm", 512), ("row_capacity", 648), ("cluster", 652), ("reserved", 656)]
-        );
+        let places: Vec<(&str, usize)> =
+            TensorGemmParameters::FIELDS.iter().map(|field| (field.name, field.offset)).collect();
+        assert_eq!(places, [("maps", 0), ("gemm", 512), ("row_capacity", 648), ("cluster", 652), ("reserved", 656)]);
         let FieldKind::Array { element: FieldKind::TensorMap, count: 4, stride: 128 } =
             TensorGemmParameters::FIELDS[0].kind
         else {
