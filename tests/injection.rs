@@ -126,16 +126,8 @@ impl Ranges {
     fn check(self) {
         #[cfg(target_os = "linux")]
         {
-            let (mut opened, mut open) = (0_u64, 0_u64);
-            for line in nvtx::heard(&self.folder.1).lines() {
-                match line.split(' ').next() {
-                    Some("push") => (opened, open) = (opened + 1, open + 1),
-                    Some("pop") => open = open.checked_sub(1).expect("a range is open"),
-                    _ => {}
-                }
-                assert!(open <= 2, "a step in a step, or a capture in a capture: {line}");
-            }
-            assert!(opened > 1000 && open == 0, "{opened} ranges were opened, {open} are open");
+            let ranges = nvtx::Heard::read(&self.folder.1);
+            assert!(ranges.all().len() > 1000, "{} ranges", ranges.all().len());
         }
     }
 }

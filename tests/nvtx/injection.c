@@ -1,6 +1,6 @@
 // A profiler's side of NVTX 3 that writes down what it hears, a line for each call, into a file beside this library, of its name and `.heard`:
 //
-//   domain NAME | string DOMAIN NAME | push DOMAIN NAME | pop DOMAIN | stream NAME
+//   domain NAME | string DOMAIN NAME | push THREAD DOMAIN NAME | pop THREAD DOMAIN | stream NAME
 //
 // With GRIDPOINT_TEST_NVTX_REFUSES set it refuses to begin. The layouts are those of NVTX 3's binary interface (nvtxTypes.h, nvToolsExt.h).
 
@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 typedef void (*Function)(void);
 
@@ -40,6 +42,8 @@ typedef struct EventAttributes {
 
 static FILE* file;
 
+static long thread(void) { return syscall(SYS_gettid); }
+
 static const char* name_of(const void* handle) { return handle ? (const char*)handle : "(null)"; }
 
 // Domains and registered names are copies of their text here.
@@ -62,13 +66,13 @@ static void* register_string(void* domain, const char* name) {
 static int push(void* domain, const EventAttributes* attributes) {
   int known = attributes->version == 3 && attributes->bytes == sizeof(EventAttributes) &&
               (attributes->message_type == 1 || attributes->message_type == 3);
-  fprintf(file, "push %s %s\n", name_of(domain), known ? name_of(attributes->message) : "(unknown attributes)");
+  fprintf(file, "push %ld %s %s\n", thread(), name_of(domain), known ? name_of(attributes->message) : "(unknown attributes)");
   fflush(file);
   return 0;
 }
 
 static int pop(void* domain) {
-  fprintf(file, "pop %s\n", name_of(domain));
+  fprintf(file, "pop %ld %s\n", thread(), name_of(domain));
   fflush(file);
   return 0;
 }

@@ -5,14 +5,12 @@
 //! and synchronise meanwhile.
 
 use std::any::Any;
-use std::ffi::CString;
-use std::path::Path;
 use std::sync::Arc;
 
 use gridpoint_driver as driver;
 use gridpoint_driver::{
-    CU_GRAPH_DEBUG_DOT_FLAGS_VERBOSE, CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph,
-    CUgraphEdgeData, CUgraphExec, CUgraphNode, CUgraphNodeType, CUstreamCaptureMode, CUstreamCaptureStatus,
+    CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph, CUgraphEdgeData, CUgraphExec,
+    CUgraphNode, CUgraphNodeType, CUstreamCaptureMode, CUstreamCaptureStatus,
 };
 
 use crate::{RuntimeError, Stream};
@@ -107,26 +105,7 @@ impl<'stream> Recording<'stream> {
         Ok(Graph { executable, nodes, retained })
     }
 
-    /// Ends the capture and has the driver write what was recorded to a file for Graphviz, with every detail that the driver knows. No
-    /// executable graph is made.
-    ///
-    /// # Errors
-    /// [`RuntimeError::GraphNotPrinted`] when the file cannot be written, or the driver's error.
-    pub fn print(mut self, path: &Path) -> Result<(), RuntimeError> {
-        let template = self.end()?;
-        let failed = |error| RuntimeError::GraphNotPrinted { path: path.to_owned(), error };
-        let call = "cuGraphDebugDotPrint";
-        // A path with a zero byte in it is none.
-        let name = CString::new(path.as_os_str().as_encoded_bytes())
-            .map_err(|_| failed(driver::Error { call, code: driver::CUresult::ERROR_INVALID_VALUE }))?;
-        // SAFETY: the graph is live, and the path ends in a zero byte.
-        let code = unsafe {
-            (driver::table().cuGraphDebugDotPrint)(template.0, name.as_ptr(), CU_GRAPH_DEBUG_DOT_FLAGS_VERBOSE)
-        };
-        driver::check(call, code).map_err(failed)
-    }
-
-    fn end(&mut self) -> Result<Template, RuntimeError> {
+    pub(crate) fn end(&mut self) -> Result<Template, RuntimeError> {
         self.open = false;
         let mut graph = CUgraph::null();
         // SAFETY: the stream's handle is live and the pointer is that of a live handle.
@@ -179,9 +158,13 @@ fn report(call: &'static str, code: driver::CUresult) {
 }
 
 /// A graph that is not executable yet.
-struct Template(CUgraph);
+pub(crate) struct Template(CUgraph);
 
 impl Template {
+    pub(crate) fn raw(&self) -> CUgraph {
+        self.0
+    }
+
     /// How many nodes there are, all of them kernels.
     fn kernel_nodes(&self) -> Result<usize, RuntimeError> {
         let table = driver::table();

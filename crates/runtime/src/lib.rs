@@ -26,6 +26,7 @@
 mod arena;
 mod collection;
 mod device;
+mod dot;
 mod error;
 mod fields;
 mod graph;
