@@ -12,11 +12,16 @@ use crate::program::{GQA, Ran};
 
 /// Runs `generate` for prompts of 9 and 2 tokens with the library listening: its answer, and what was heard.
 fn heard(arguments: &[&str]) -> (Value, Heard) {
+    heard_with(&[], arguments)
+}
+
+/// [`heard`] with variables for the library.
+fn heard_with(variables: &[(&str, &Path)], arguments: &[&str]) -> (Value, Heard) {
     let folder: TempDir = tempfile::tempdir().expect("a folder");
     let library = nvtx::library(folder.path());
     let common = ["generate", "--device", "simulator", "--format", "json", "--model", GQA, "--max-new-tokens", "3"];
     let prompts = ["--prompt-ids", "1,2,3,4,5,6,7,8,9", "--prompt-ids", "1,2"];
-    let environment = [("NVTX_INJECTION64_PATH", library.as_path())];
+    let environment = [&[("NVTX_INJECTION64_PATH", library.as_path())][..], variables].concat();
     let ran = Ran::with_environment(&environment, &[&common[..], &prompts, arguments].concat());
     assert_eq!(ran.status, Some(0), "{ran:?}");
     (ran.json(), Heard::read(&library))
@@ -72,6 +77,16 @@ fn phases_follow_one_another_and_their_names_are_registered_once() {
     let phases = ["capture", "commit", "load", "pack", "plan the step", "submit", "wait"];
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), phases.map(|phase| (phase, 1)));
     assert!(heard.streams.contains(&"steps".to_owned()), "{:?}", heard.streams);
+}
+
+/// CUPTI writes its functions when somebody subscribes, which may be long after it was loaded.
+#[test]
+fn a_profiler_may_begin_to_listen_late() {
+    let late = [("GRIDPOINT_TEST_NVTX_LATE", Path::new("1"))];
+    let (answer, heard) = heard_with(&late, &["--max-requests", "4"]);
+    let outermost = names(&heard.threads[0]);
+    assert!(!outermost.contains(&"load") && outermost.contains(&"capture"), "{outermost:?}");
+    assert_eq!(Some(starting(&heard, "replay ").len() as u64), answer["steps"]["total"].as_u64());
 }
 
 #[test]

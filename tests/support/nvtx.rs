@@ -41,11 +41,18 @@ impl Heard {
         let text = fs::read_to_string(library.with_extension("so.heard")).expect("the library wrote what it heard");
         let mut heard = Self::default();
         let mut threads: Vec<(&str, Vec<Seen>)> = Vec::new();
-        let mut lines = text.lines();
-        assert_eq!(lines.next(), Some("domain gridpoint"), "the domain is made before the first range");
-        for line in lines {
+        let mut domains = 0;
+        for line in text.lines() {
             let (call, rest) = line.split_once(' ').expect("a call and what it was called with");
             match call {
+                "domain" => {
+                    assert_eq!(
+                        (rest, heard.threads.len()),
+                        ("gridpoint", 0),
+                        "the domain is made before the first range"
+                    );
+                    domains += 1;
+                }
                 "string" => heard.registered.push(rest.strip_prefix("gridpoint ").expect("the domain").to_owned()),
                 "stream" => heard.streams.push(rest.to_owned()),
                 "push" | "pop" => {
@@ -69,6 +76,7 @@ impl Heard {
                 _ => panic!("`{line}`"),
             }
         }
+        assert_eq!(domains, 1);
         assert!(threads.iter().all(|(_, open)| open.is_empty()), "ranges are still open: {threads:?}");
         heard
     }

@@ -5,6 +5,7 @@
 //! nvtxTypes.h; the layouts are the binary interface between any program and any profiler, and do not change). Here are those
 //! tables for every module that the headers have, of whose functions five are called.
 
+use std::error::Error;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
@@ -39,13 +40,12 @@ const CREATE_DOMAIN: usize = 12;
 const ASCII: i32 = 1;
 const REGISTERED: i32 = 3;
 
-type Domain = *mut c_void;
 type GetExportTable = unsafe extern "C" fn(u32) -> *const c_void;
 type InitializeInjection = unsafe extern "C" fn(GetExportTable) -> c_int;
-type CreateDomain = unsafe extern "C" fn(*const c_char) -> Domain;
-type RegisterString = unsafe extern "C" fn(Domain, *const c_char) -> *mut c_void;
-type PushRange = unsafe extern "C" fn(Domain, *const EventAttributes) -> c_int;
-type PopRange = unsafe extern "C" fn(Domain) -> c_int;
+type CreateDomain = unsafe extern "C" fn(*const c_char) -> *mut c_void;
+type RegisterString = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
+type PushRange = unsafe extern "C" fn(*mut c_void, *const EventAttributes) -> c_int;
+type PopRange = unsafe extern "C" fn(*mut c_void) -> c_int;
 type NameStream = unsafe extern "C" fn(CUstream, *const c_char);
 
 /// Why nobody listens though somebody was to.
@@ -75,6 +75,7 @@ pub enum ListenError {
 }
 
 /// Where the profiler writes the functions of one module, and the table that leads there.
+#[derive(Debug)]
 struct Module {
     functions: Box<[AtomicPtr<c_void>]>,
     addresses: Box<[*mut *mut c_void]>,
@@ -98,6 +99,8 @@ impl Module {
         Self { functions, addresses }
     }
 
+    /// What the profiler has written there, if anything.
+    #[inline]
     fn function(&self, entry: usize) -> Option<*mut c_void> {
         let function = self.functions[entry].load(Ordering::Acquire);
         (!function.is_null()).then_some(function)
@@ -183,6 +186,15 @@ unsafe extern "C" fn module_function_table(
 
 unsafe extern "C" fn ignore_injection_version(_: u32) {}
 
+/// What the profiler calls the domain.
+#[derive(Clone, Copy, Debug)]
+struct Domain(*mut c_void);
+
+// SAFETY: a handle that the profiler gives out for all threads; nothing here reads through it.
+unsafe impl Send for Domain {}
+// SAFETY: as above.
+unsafe impl Sync for Domain {}
+
 /// A name that the profiler knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StringHandle(*mut c_void);
@@ -199,46 +211,34 @@ pub(super) enum Message<'a> {
     Registered(StringHandle),
 }
 
-/// The profiler's functions, and the domain that it made for us.
+/// A profiler. It may write its functions when it is loaded, later, and take them back again, so that each is looked up when it is called.
 #[derive(Debug)]
 pub(super) struct Listener {
-    domain: Domain,
-    push: PushRange,
-    pop: PopRange,
-    register: Option<RegisterString>,
-    name_stream: Option<NameStream>,
+    core: &'static Module,
+    cuda: &'static Module,
+    domain: OnceLock<Domain>,
 }
 
-// SAFETY: the domain is a handle that the profiler gives out for all threads (NVTX 3: every function may be called from any thread).
-unsafe impl Send for Listener {}
-// SAFETY: as above.
-unsafe impl Sync for Listener {}
-
 impl Listener {
-    /// The functions that the profiler has written; none if it wants no ranges.
-    fn attach() -> Option<Self> {
-        let [cuda, core] = [CUDA, CORE2].map(|module| &modules()[module]);
-        // SAFETY: whatever the profiler writes into an entry is the function of that entry, whose type is this one (nvtxTypes.h).
-        let (push, pop) = unsafe {
-            (
-                std::mem::transmute::<*mut c_void, PushRange>(core.function(RANGE_PUSH)?),
-                std::mem::transmute::<*mut c_void, PopRange>(core.function(RANGE_POP)?),
-            )
+    /// Whether it wants to hear of ranges now.
+    #[inline]
+    fn hears(&self) -> bool {
+        self.core.function(RANGE_PUSH).is_some()
+    }
+
+    /// The domain, which the first range makes. Null is the one that every program has.
+    fn domain(&self) -> *mut c_void {
+        let make = || {
+            let Some(create) = self.core.function(CREATE_DOMAIN) else { return Domain(null_mut()) };
+            // SAFETY: what the profiler writes into an entry is the function of that entry, whose type is this one (nvtxTypes.h); the name
+            // ends in a zero byte.
+            Domain(unsafe { std::mem::transmute::<*mut c_void, CreateDomain>(create)(DOMAIN.as_ptr()) })
         };
-        let register = core.function(REGISTER_STRING);
-        // SAFETY: as above.
-        let register = register.map(|it| unsafe { std::mem::transmute::<*mut c_void, RegisterString>(it) });
-        let name_stream = cuda.function(NAME_STREAM);
-        // SAFETY: as above.
-        let name_stream = name_stream.map(|it| unsafe { std::mem::transmute::<*mut c_void, NameStream>(it) });
-        let domain = core.function(CREATE_DOMAIN).map_or(null_mut(), |create| {
-            // SAFETY: as above; the name ends in a zero byte. Null is the domain that every program has.
-            unsafe { std::mem::transmute::<*mut c_void, CreateDomain>(create)(DOMAIN.as_ptr()) }
-        });
-        Some(Self { domain, push, pop, register, name_stream })
+        self.domain.get_or_init(make).0
     }
 
     pub(super) fn push(&self, message: Message<'_>) {
+        let Some(push) = self.core.function(RANGE_PUSH) else { return };
         let (message_type, message) = match message {
             Message::Text(text) => (ASCII, text.as_ptr().cast()),
             Message::Registered(StringHandle(handle)) => (REGISTERED, handle.cast_const()),
@@ -255,35 +255,44 @@ impl Listener {
             message_type,
             message,
         };
-        // SAFETY: the domain is the profiler's, and the attributes and the text live until the call returns.
-        unsafe { (self.push)(self.domain, &attributes) };
+        // SAFETY: the type is that of the entry; the domain is the profiler's, and attributes and text live until the call returns.
+        unsafe { std::mem::transmute::<*mut c_void, PushRange>(push)(self.domain(), &attributes) };
     }
 
     pub(super) fn pop(&self) {
-        // SAFETY: the domain is the profiler's.
-        unsafe { (self.pop)(self.domain) };
+        if let Some(pop) = self.core.function(RANGE_POP) {
+            // SAFETY: the type is that of the entry, and the domain is the profiler's.
+            unsafe { std::mem::transmute::<*mut c_void, PopRange>(pop)(self.domain()) };
+        }
     }
 
     pub(super) fn register(&self, text: &CStr) -> Option<StringHandle> {
-        // SAFETY: the domain is the profiler's, and the text ends in a zero byte.
-        let handle = unsafe { self.register?(self.domain, text.as_ptr()) };
+        let register = self.core.function(REGISTER_STRING)?;
+        // SAFETY: the type is that of the entry; the domain is the profiler's, and the text ends in a zero byte.
+        let handle =
+            unsafe { std::mem::transmute::<*mut c_void, RegisterString>(register)(self.domain(), text.as_ptr()) };
         (!handle.is_null()).then_some(StringHandle(handle))
     }
 
     pub(super) fn name_stream(&self, stream: CUstream, name: &CStr) {
-        if let Some(name_stream) = self.name_stream {
-            // SAFETY: the handle is live, and the name ends in a zero byte.
-            unsafe { name_stream(stream, name.as_ptr()) };
+        if let Some(name_stream) = self.cuda.function(NAME_STREAM) {
+            // SAFETY: the type is that of the entry; the handle is live, and the name ends in a zero byte.
+            unsafe { std::mem::transmute::<*mut c_void, NameStream>(name_stream)(stream, name.as_ptr()) };
         }
     }
 }
 
 static LISTENER: OnceLock<Listener> = OnceLock::new();
 
+/// Who was loaded, whether it wants to hear of ranges or not.
+pub(super) fn loaded() -> Option<&'static Listener> {
+    LISTENER.get()
+}
+
 /// Who listens.
 #[inline]
 pub(super) fn listener() -> Option<&'static Listener> {
-    LISTENER.get()
+    LISTENER.get().filter(|listener| listener.hears())
 }
 
 /// Loads the profiler's library at `path`, the value of the environment variable `NVTX_INJECTION64_PATH`, and lets it hear of every range from
@@ -298,8 +307,11 @@ pub fn listen(path: &Path) -> Result<(), ListenError> {
         return Ok(());
     }
     // SAFETY: loading runs the library's initialisers; it is the one that the caller names.
-    let library = unsafe { libloading::Library::new(path) }
-        .map_err(|error| ListenError::Load { path: path.to_owned(), reason: error.to_string() })?;
+    let library = unsafe { libloading::Library::new(path) }.map_err(|error| {
+        // The loader's own words lie behind the error.
+        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        ListenError::Load { path: path.to_owned(), reason }
+    })?;
     let begun = {
         // SAFETY: the type is that of this function in NVTX 3 (nvtxTypes.h).
         let initialize = unsafe { library.get::<InitializeInjection>(b"InitializeInjectionNvtx2\0") }
@@ -312,9 +324,8 @@ pub fn listen(path: &Path) -> Result<(), ListenError> {
     }
     // Its functions are called until the process ends.
     std::mem::forget(library);
-    if let Some(listener) = Listener::attach() {
-        // The lock is held: nobody else sets it.
-        let _ = LISTENER.set(listener);
-    }
+    let [cuda, core] = [CUDA, CORE2].map(|module| &modules()[module]);
+    // The lock is held: nobody else sets it.
+    let _ = LISTENER.set(Listener { core, cuda, domain: OnceLock::new() });
     Ok(())
 }

@@ -36,7 +36,7 @@ pub fn enabled() -> bool {
 
 /// Names a stream, so that a profiler shows the name beside its work.
 pub fn name_stream(stream: &Stream, name: &CStr) {
-    if let Some(listener) = injection::listener() {
+    if let Some(listener) = injection::loaded() {
         listener.name_stream(stream.raw(), name);
     }
 }
@@ -45,7 +45,7 @@ pub fn name_stream(stream: &Stream, name: &CStr) {
 #[derive(Debug)]
 pub struct RangeName {
     text: &'static CStr,
-    registered: OnceLock<Option<StringHandle>>,
+    registered: OnceLock<StringHandle>,
 }
 
 impl RangeName {
@@ -56,12 +56,17 @@ impl RangeName {
 
     /// Opens a range of this name.
     pub fn enter(&'static self) -> Range {
-        Range::open(|listener| {
-            match self.registered.get_or_init(|| listener.register(self.text)) {
-                Some(handle) => listener.push(Message::Registered(*handle)),
-                None => listener.push(Message::Text(self.text)),
-            };
+        Range::open(|listener| match self.registered.get().copied().or_else(|| self.register(listener)) {
+            Some(handle) => listener.push(Message::Registered(handle)),
+            None => listener.push(Message::Text(self.text)),
         })
+    }
+
+    #[cold]
+    fn register(&self, listener: &Listener) -> Option<StringHandle> {
+        let handle = listener.register(self.text)?;
+        // Another thread may have been first: both handles are the name's.
+        Some(*self.registered.get_or_init(|| handle))
     }
 }
 
@@ -70,6 +75,7 @@ impl RangeName {
 #[derive(Debug)]
 #[must_use = "a range ends where its guard is dropped"]
 pub struct Range {
+    /// Who was told of its beginning.
     listener: Option<&'static Listener>,
     /// The profiler keeps a stack of ranges for each thread.
     of_this_thread: PhantomData<*const ()>,
@@ -127,7 +133,7 @@ mod tests {
     fn what_is_no_library_of_a_profiler_is_named() {
         let error = listen(Path::new("/nowhere/libprofiler.so")).expect_err("it does not exist");
         assert!(
-            matches!(&error, ListenError::Load { .. }) && error.to_string().contains("/nowhere/libprofiler.so"),
+            matches!(&error, ListenError::Load { .. }) && error.to_string().contains("`/nowhere/libprofiler.so`"),
             "{error}"
         );
         if cfg!(all(target_os = "linux", target_env = "gnu")) {
