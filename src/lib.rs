@@ -3,6 +3,7 @@
 pub mod counted;
 pub mod devices;
 pub mod kernels;
+pub mod profile;
 pub mod rig;
 pub mod tables;
 pub mod timed;

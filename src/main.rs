@@ -8,13 +8,16 @@ mod steps;
 mod summary;
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use gridpoint_runtime::ranges;
 
 use crate::commands::{Cli, Failure};
 
 fn main() -> ExitCode {
+    let_profiler_listen();
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => return args::usage::report(&error),
@@ -27,4 +30,14 @@ fn main() -> ExitCode {
     // After a failure, what the command had begun to write is dropped, not flushed: stdout stays empty.
     let _ = output.into_parts();
     outcome.unwrap_or_else(|failure| failure.report(io::stderr()))
+}
+
+/// A profiler that wants NVTX ranges says by this variable which library listens (NVTX 3). A run without its profiler is still a run.
+fn let_profiler_listen() {
+    let variable = "NVTX_INJECTION64_PATH";
+    let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) else { return };
+    if let Err(error) = ranges::listen(Path::new(&path)) {
+        // A stderr that cannot be written to leaves nobody to tell.
+        let _ = writeln!(io::stderr(), "warning: no ranges are recorded, {variable} is set: {error}");
+    }
 }

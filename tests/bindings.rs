@@ -43,6 +43,26 @@ fn every_field_of_the_headers_is_bound() {
     );
 }
 
+/// A launch is shown by the names and places of its struct's fields: those that bindgen states.
+#[test]
+fn fields_are_shown_where_the_bindings_have_them() {
+    let bindings = read(CHECKED_IN).split_whitespace().collect::<String>();
+    let mut shown = 0;
+    for (of, fields) in gridpoint_runtime::DESCRIBED {
+        for field in *fields {
+            let stated = format!("offset_of!({of},{})-{}usize]", field.name, field.offset);
+            assert!(bindings.contains(&stated), "`{of}::{}` is shown from byte {}", field.name, field.offset);
+            shown += 1;
+        }
+        let declared = bindings.matches(&format!("\"Offsetoffield:{of}::")).count();
+        assert_eq!(fields.len(), declared, "fields of `{of}`");
+    }
+    assert!(shown > 80, "{shown} fields are shown");
+    let kernels = code(&read("kernels/parameters.h"));
+    let structs = kernels.matches("Parameters {").count();
+    assert_eq!(gridpoint_runtime::DESCRIBED.len(), structs, "every struct that kernels take is shown");
+}
+
 #[test]
 fn every_constant_of_the_headers_is_bound() {
     let bindings = read(CHECKED_IN);

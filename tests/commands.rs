@@ -7,6 +7,8 @@ mod bad_input;
 mod bad_models;
 #[path = "commands/devices.rs"]
 mod devices;
+#[path = "commands/dump.rs"]
+mod dump;
 #[path = "commands/float16.rs"]
 mod float16;
 #[path = "commands/generate.rs"]
@@ -15,8 +17,13 @@ mod generate;
 mod gpus;
 #[path = "commands/kernels.rs"]
 mod kernels;
+#[cfg(target_os = "linux")]
+#[path = "support/nvtx.rs"]
+mod nvtx;
 #[path = "commands/perplexity.rs"]
 mod perplexity;
+#[path = "commands/profiles.rs"]
+mod profiles;
 #[path = "commands/program.rs"]
 mod program;
 #[path = "commands/summary.rs"]

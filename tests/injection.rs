@@ -3,6 +3,9 @@
 
 #[path = "injection/capture.rs"]
 mod capture;
+#[cfg(target_os = "linux")]
+#[path = "support/nvtx.rs"]
+mod nvtx;
 #[path = "support/simulated.rs"]
 mod simulated;
 mod support;
@@ -10,6 +13,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use gridpoint::profile::Steps;
 use gridpoint_driver::CUresult;
 use gridpoint_engine::{Engine, EngineError, EngineOptions, NewRequest, RequestId};
 use gridpoint_model::{Checkpoint, ModelConfig, Weights};
@@ -101,6 +105,35 @@ fn run(bench: &Bench, tries: usize) -> (Vec<String>, Option<Vec<u32>>) {
     (errors, engine.take(id).map(|finished| finished.tokens))
 }
 
+/// A profiler that hears of every range of this process, those of the calls that fail among them.
+struct Ranges {
+    #[cfg(target_os = "linux")]
+    folder: (tempfile::TempDir, std::path::PathBuf),
+}
+
+impl Ranges {
+    fn listen() -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            let folder = tempfile::tempdir().expect("a folder");
+            let library = nvtx::library(folder.path());
+            gridpoint_runtime::ranges::listen(&library).expect("the library listens");
+            Self { folder: (folder, library) }
+        }
+        #[cfg(not(target_os = "linux"))]
+        Self {}
+    }
+
+    /// Every range was closed, also where an error ended it.
+    fn check(self) {
+        #[cfg(target_os = "linux")]
+        {
+            let ranges = nvtx::Heard::read(&self.folder.1);
+            assert!(ranges.all().len() > 1000, "{} ranges", ranges.all().len());
+        }
+    }
+}
+
 /// Numbers from 1 to `calls`: all, or some at equal distances.
 fn sampled(calls: u64) -> BTreeSet<u64> {
     let samples = calls.min(SAMPLES);
@@ -111,6 +144,7 @@ fn sampled(calls: u64) -> BTreeSet<u64> {
 #[test]
 fn a_failed_call_is_named_and_leaves_nothing_behind() {
     let bench = Bench::new();
+    let ranges = Ranges::listen();
     let expected = bench.tokens();
     let before = bench.state();
     assert_eq!(before.0, []);
@@ -159,10 +193,12 @@ fn a_failed_call_is_named_and_leaves_nothing_behind() {
     assert!(wrong.is_empty(), "{} of the failures are wrong:\n{}", wrong.len(), wrong.join("\n"));
 
     an_unguarded_slot_is_waited_for(&bench, &expected);
+    the_steps_of_a_span_are_profiled(&bench);
     out_of_memory(&bench, &expected);
     opening(&bench, &expected);
     capture::every_call(&bench.device);
     capture::memory_runs_out(&bench.device);
+    ranges.check();
 }
 
 /// A slot of pinned memory behind which no event could be recorded is still read by a copy: it may not be written before that is over.
@@ -176,6 +212,58 @@ fn an_unguarded_slot_is_waited_for(bench: &Bench, expected: &[u32]) {
     assert_eq!((injection.fired(), counts.of("cuStreamSynchronize")), (1, 1));
     finish(&mut engine).expect("the steps run");
     assert_eq!(engine.take(id).expect("a result").tokens, expected);
+}
+
+/// A profiler is told of the steps of a span and of no other, and that they are over also where one fails.
+fn the_steps_of_a_span_are_profiled(bench: &Bench) {
+    let told = |counts: &CallCounts| (counts.of("cuProfilerStart"), counts.of("cuProfilerStop"));
+    for (span, after_each) in [
+        ("2:2", [(0, 0), (1, 1), (1, 1)]),
+        ("1:2", [(1, 0), (1, 1), (1, 1)]),
+        ("3:9", [(0, 0), (0, 0), (1, 0)]),
+        ("4:4", [(0, 0), (0, 0), (0, 0)]),
+    ] {
+        let mut engine = bench.engine().expect("an engine");
+        request(&mut engine);
+        let mut steps = Steps::new(Some(span.parse().expect("a span")));
+        let counts = CallCounts::start();
+        for expected in after_each {
+            assert!(steps.run(&mut engine).expect("the step runs").is_some());
+            assert_eq!(told(&counts), expected, "{span}");
+        }
+        assert!(steps.run(&mut engine).expect("nothing is left").is_none());
+        let (starts, stops) = told(&counts);
+        assert_eq!(starts, stops, "{span}");
+    }
+
+    let mut engine = bench.engine().expect("an engine");
+    let id = request(&mut engine);
+    let mut steps = Steps::new(Some("2:3".parse().expect("a span")));
+    steps.run(&mut engine).expect("the step runs");
+    let counts = CallCounts::start();
+    let injection = Injection::once("cuGraphLaunch", 1, CODE).expect("a function of the table").install();
+    // The profiler listens before the launch that fails, and no longer when the error is told.
+    assert!(steps.run(&mut engine).is_err());
+    assert_eq!((injection.fired(), told(&counts)), (1, (1, 1)));
+    drop(injection);
+    // What is planned anew is recorded.
+    steps.run(&mut engine).expect("the step runs");
+    assert_eq!(told(&counts), (2, 1));
+    while steps.run(&mut engine).expect("the steps run").is_some() {}
+    assert_eq!(told(&counts), (2, 2));
+    assert!(engine.take(id).is_some());
+
+    let mut engine = bench.engine().expect("an engine");
+    request(&mut engine);
+    for (function, words) in
+        [("cuProfilerStart", "`cuProfilerStart` failed"), ("cuProfilerStop", "`cuProfilerStop` failed")]
+    {
+        let injection = Injection::once(function, 1, CODE).expect("a function of the table").install();
+        let mut steps = Steps::new(Some("1:1".parse().expect("a span")));
+        let error = steps.run(&mut engine).expect_err("the call fails").to_string();
+        assert!(error.starts_with(words), "{error}");
+        drop(injection);
+    }
 }
 
 /// Taking the device again, with every call failing once: named, retained as often as released, and good the next time.

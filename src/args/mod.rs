@@ -1,6 +1,7 @@
 //! Arguments that several commands take, and what is said of those that cannot be understood.
 
 pub(crate) mod capture;
+pub(crate) mod inspect;
 pub(crate) mod model;
 mod numbers;
 pub(crate) mod plan;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use gridpoint::profile::Steps;
 use gridpoint_engine::{
     Engine, Event, FinishReason, FinishedRequest, NewRequest, RequestError, RequestId, SamplingParameters,
 };
@@ -13,6 +14,7 @@ use gridpoint_graph::CaptureMode;
 use gridpoint_model::PointProducts;
 use serde_json::{Value, json};
 
+use crate::args::inspect::InspectArgs;
 use crate::args::model::ModelArgs;
 use crate::args::plan::{Graphs, PlanArgs};
 use crate::args::{natural_32, natural_64, real};
@@ -34,6 +36,8 @@ pub(crate) struct Arguments {
     sampling: SamplingArgs,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    inspect: InspectArgs,
     /// Launch the kernels of each step one by one instead of replaying a captured graph.
     #[arg(long)]
     eager: bool,
@@ -140,6 +144,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
     let wanted: Vec<u64> = requests.iter().map(|request| request.prompt.len() as u64 + new_tokens).collect();
     let mode = if arguments.eager { CaptureMode::Off } else { arguments.model.capture.mode() };
     let mut engine = folder.engine(&arguments.model, &graphs, &wanted, mode)?;
+    let mut steps = arguments.inspect.begin(&engine)?;
     let mut items: Vec<Item> = requests.into_iter().map(|request| Item::add(request, &mut engine)).collect();
     all_refused(items.iter().map(|item| match &item.outcome {
         Outcome::Failed(words) => Some(words.clone()),
@@ -149,11 +154,11 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
     let texts = Texts { tokenizer: folder.tokenizer.as_ref(), stop_tokens: &folder.config.eos_token_ids };
     let streams = arguments.format == Format::Text && items.len() == 1;
     if streams {
-        stream(&mut engine, texts.stream(), output)?;
+        stream(&mut engine, steps, texts.stream(), output)?;
     } else {
         let longest = u64::from(folder.max_sequence_length);
         let bar = Bar::tokens("generate", wanted.iter().map(|&tokens| tokens.min(longest)).sum());
-        while let Some(outcome) = engine.step().map_err(Failure::failed)? {
+        while let Some(outcome) = steps.run(&mut engine).map_err(Failure::failed)? {
             bar.add(outcome.report.shape.tokens);
         }
         bar.finish();
@@ -194,8 +199,13 @@ fn all_refused(words: impl Iterator<Item = Option<String>>) -> Result<(), Failur
 }
 
 /// Runs all steps and prints the tokens as they come.
-fn stream(engine: &mut Engine, mut text: TextStream<'_>, output: &mut dyn Write) -> Result<(), Failure> {
-    while let Some(outcome) = engine.step().map_err(Failure::failed)? {
+fn stream(
+    engine: &mut Engine,
+    mut steps: Steps,
+    mut text: TextStream<'_>,
+    output: &mut dyn Write,
+) -> Result<(), Failure> {
+    while let Some(outcome) = steps.run(engine).map_err(Failure::failed)? {
         for event in &outcome.events {
             if let Event::Token { token, .. } = event {
                 text.push(*token, output)?;

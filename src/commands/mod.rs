@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they have in common: the way they fail.
 
 mod devices;
+pub(crate) mod dump;
 mod explain;
 mod generate;
 mod kernels;

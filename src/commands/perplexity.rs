@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use gridpoint_engine::{NewRequest, SamplingParameters};
 use serde_json::json;
 
+use crate::args::inspect::InspectArgs;
 use crate::args::model::ModelArgs;
 use crate::args::natural_32;
 use crate::args::plan::PlanArgs;
@@ -32,6 +33,8 @@ pub(crate) struct Arguments {
     window: u32,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    inspect: InspectArgs,
     /// How to print the result.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -77,6 +80,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
     let at_once = (limits.max_tokens / window).saturating_add(1).min(limits.max_requests).min(windows.len() as u32);
     let wanted = vec![u64::from(window); at_once as usize];
     let mut engine = folder.engine(&arguments.model, &graphs, &wanted, arguments.model.capture.mode())?;
+    let mut steps = arguments.inspect.begin(&engine)?;
     let bar = Bar::tokens("score", tokens.len() as u64);
     let mut requests = Vec::with_capacity(windows.len());
     for window in windows {
@@ -90,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
         let refused = |error| Failure::Failed(refusals::request(&error).into());
         requests.push(engine.add(request).map_err(refused)?);
     }
-    while let Some(outcome) = engine.step().map_err(Failure::failed)? {
+    while let Some(outcome) = steps.run(&mut engine).map_err(Failure::failed)? {
         bar.add(outcome.report.shape.tokens);
     }
     bar.finish();

@@ -47,6 +47,12 @@ impl Ran {
         Self::ended(Command::new(env!("CARGO_BIN_EXE_gridpoint")).args(arguments).env("XDG_CACHE_HOME", cache))
     }
 
+    /// Runs the program to its end with more in its environment.
+    pub(crate) fn with_environment(variables: &[(&str, &Path)], arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gridpoint"));
+        Self::of(command.args(arguments).envs(variables.iter().copied()))
+    }
+
     /// Without the cache folder of whoever runs the tests.
     fn of(command: &mut Command) -> Self {
         Self::ended(command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-cache")))

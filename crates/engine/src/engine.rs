@@ -1,10 +1,13 @@
 //! The engine: requests in, steps on the device, tokens out.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gridpoint_graph::{CaptureMode, CaptureProgress, CaptureSummary, StepKind, StepReport, StepTotals};
+use gridpoint_graph::{
+    CaptureMode, CaptureProgress, CaptureSummary, GraphDescription, StepKind, StepReport, StepTotals,
+};
 use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, Weights};
 use gridpoint_plan::traffic::StepHistogram;
 use gridpoint_plan::{GridPoint, Plan};
@@ -12,6 +15,7 @@ use gridpoint_runtime::Device;
 
 use crate::error::{EngineError, RequestError};
 use crate::memory::{MemoryReport, Sizes};
+use crate::phases;
 use crate::request::{FinishedRequest, NewRequest, RequestId, RequestStatus};
 use crate::runner::{Answers, Ran, Runner};
 use crate::scheduler::{Scheduler, SchedulerLimits};
@@ -150,7 +154,10 @@ impl Engine {
         let ran = self.runner.run(&step, &mut self.answers)?;
         tracing::debug!(target: "gridpoint::products", "step {} takes {}", ran.shape, self.runner.products_of(&ran));
         let outputs = self.answers.outputs(&step);
-        let events = self.scheduler.commit(step, &outputs)?;
+        let events = {
+            let _range = phases::COMMIT.enter();
+            self.scheduler.commit(step, &outputs)?
+        };
         let Ran { shape, kind, waited, device } = ran;
         let report = StepReport { shape, kind, host: started.elapsed().saturating_sub(waited), device };
         self.totals.add(&report);
@@ -165,6 +172,7 @@ impl Engine {
 
     /// The next step, within the rows of the language-model head that there is memory for.
     fn plan_step(&mut self) -> Option<Step> {
+        let _range = phases::PLAN.enter();
         let step = self.scheduler.next_step()?;
         if step.logit_rows() <= self.logit_rows as usize {
             return Some(step);
@@ -219,6 +227,23 @@ impl Engine {
     #[must_use]
     pub fn products(&self, point: GridPoint) -> PointProducts {
         self.runner.model().product_choices(point)
+    }
+
+    /// The distinct graphs with their kernels, parameters and points; without graphs, what would be captured.
+    #[must_use]
+    pub fn describe_graphs(&self) -> Vec<GraphDescription> {
+        self.runner.graphs().describe()
+    }
+
+    /// Has the driver write a graph to a file for Graphviz.
+    ///
+    /// # Errors
+    /// The file, where it cannot be written, or the device's error.
+    ///
+    /// # Panics
+    /// If the description is that of an engine with more points.
+    pub fn print_graph(&self, graph: &GraphDescription, path: &Path) -> Result<(), EngineError> {
+        Ok(self.runner.print_graph(graph.captured_at, path)?)
     }
 
     /// How the device's memory is divided.

@@ -49,6 +49,7 @@ mod engine;
 mod error;
 mod memory;
 mod pages;
+mod phases;
 mod request;
 mod runner;
 mod scheduler;

@@ -12,6 +12,7 @@ use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError};
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
 use crate::pages::pages_for;
+use crate::phases;
 
 /// Logits of one step take no more than this many bytes, unless as many rows as there are requests take more.
 const LOGIT_BYTES: u64 = 64 << 20;
@@ -138,6 +139,7 @@ pub(crate) fn place(
     sizes: &Sizes,
     options: &EngineOptions,
 ) -> Result<Placed, EngineError> {
+    let _range = phases::LOAD.enter();
     let order = options.launches.map_or_else(|| Ok(LaunchOrder::best(device)), |order| order.on(device))?;
     let load = if options.portable { Kernels::portable } else { Kernels::load };
     let mut kernels = load(device, weights.element(), config.head_dim)?.in_order(order);

@@ -1,16 +1,17 @@
 //! Runs planned steps on the device: one metadata copy and one graph launch each.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gridpoint_graph::{
     CaptureOptions, CaptureProgress, EagerReason, GraphSet, Launched, LogitRequest, PointRecording, RecordedPlan,
-    RequestKind, StepError as BlockError, StepKind, StepLayout, StepRing, StepWriter,
+    RequestKind, StepError as BlockError, StepKind, StepLayout, StepRing, StepWriter, step_range,
 };
 use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
 use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
-use gridpoint_runtime::{Arena, Device, RuntimeError, Stream};
+use gridpoint_runtime::{Arena, Device, RuntimeError, Stream, ranges};
 
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
@@ -79,6 +80,7 @@ impl Runner {
     ) -> Result<Self, EngineError> {
         let Placed { model, run, block, report } = place(device, config, weights, sizes, options)?;
         let stream = Stream::new(device)?;
+        ranges::name_stream(&stream, c"steps");
         let ring = StepRing::new(&run, block, sizes.logit_rows)?;
         let record = |recording: &mut PointRecording<'_>, point: GridPoint| {
             recording.set_pool_bytes(model.workspace().bytes_for(point));
@@ -115,11 +117,17 @@ impl Runner {
         &self.model
     }
 
+    pub(crate) fn print_graph(&self, index: usize, path: &Path) -> Result<(), RuntimeError> {
+        self.graphs.print(index, &self.stream, path)
+    }
+
     /// Runs one step and waits for it.
     pub(crate) fn run(&mut self, step: &Step, answers: &mut Answers) -> Result<Ran, EngineError> {
         let shape = shape_of(step);
         let found = self.graphs.find(shape);
         let point = found.point().unwrap_or_else(|| own_point(shape));
+        let prepared = self.prepared(&found);
+        let _range = step_range(shape, prepared);
         let columns = step.rows().map(|row| pages_for(row.kv_length)).max().unwrap_or(0);
         let logit_rows = (step.logit_rows() as u32).max(self.fitting_logit_rows(point));
         let layout = StepLayout::new(point, logit_rows, columns)?;
@@ -130,7 +138,10 @@ impl Runner {
             Match::Replay { index, point, slack } => {
                 let mut launched = Launched::Replay;
                 let ticket = ring.submit(packed, stream, |stream| {
-                    launched = graphs.replay(index, stream)?;
+                    launched = match prepared {
+                        Ok(_) => graphs.replay(index, stream)?,
+                        Err(reason) => graphs.launch_eagerly(index, stream).map(|()| Launched::Eager(reason))?,
+                    };
                     Ok::<(), RuntimeError>(())
                 })?;
                 let kind = match launched {
@@ -153,6 +164,14 @@ impl Runner {
         answers.logprobs.clear();
         answers.logprobs.extend(results.iter().map(|result| result.log_probability));
         Ok(Ran { shape, kind, waited, device: ring.device_time(&ticket)? })
+    }
+
+    /// The point that a step replays, or why it will run eagerly; a graph that is made at its first need is made here.
+    fn prepared(&mut self, found: &Match) -> Result<GridPoint, EagerReason> {
+        match *found {
+            Match::Replay { index, point, .. } => self.graphs.prepare(index).map(|()| point),
+            Match::Eager { reason } => Err(EagerReason::Miss(reason)),
+        }
     }
 
     /// Logit rows that the block of a point has room for: one for each request, within what there is memory for.

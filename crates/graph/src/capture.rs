@@ -15,6 +15,7 @@ use crate::recorded::{MakeTimes, PointLaunches};
 use crate::set::{Executable, GraphSet, State};
 use crate::{
     CaptureCause, CaptureError, CaptureProgress, CaptureSummary, CaptureTimes, PointRecording, PoolUse, RecordedPlan,
+    ranges,
 };
 
 /// When graphs are made.
@@ -117,6 +118,7 @@ impl RecordedPlan {
         options: &CaptureOptions,
         mut observe: impl FnMut(&CaptureProgress),
     ) -> Result<GraphSet<M>, Box<Incomplete<M>>> {
+        let _range = ranges::CAPTURE.enter();
         let mut maker = Maker::new(self, stream, options.arena_bytes);
         let failed = match options.mode {
             CaptureMode::All if options.threads.get() > 1 => maker.make_on_threads(options.threads, &mut observe),
@@ -161,6 +163,7 @@ impl<'stream> Maker<'stream> {
     /// Makes each point's graph in the order of the plan, and says at which point that failed.
     fn make_here(&mut self, observe: &mut impl FnMut(&CaptureProgress)) -> Option<(usize, RuntimeError)> {
         for index in 0..self.recorded.points.len() {
+            let _range = ranges::capture_of(self.recorded.points[index]);
             let executable = self.recorded.executable_of[index];
             let shared = self.graphs[executable].is_some();
             if !shared {

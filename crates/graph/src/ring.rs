@@ -6,7 +6,7 @@ use std::time::Duration;
 use gridpoint_runtime::parameters::LogitResult;
 use gridpoint_runtime::{Arena, Event, PinnedBuffer, Region, RuntimeError, StepAddress, Stream};
 
-use crate::{StepError, StepLayout, StepWriter};
+use crate::{StepError, StepLayout, StepWriter, ranges};
 
 /// Slots of a ring: one that runs, one that is queued behind it, one that is being written.
 pub const RING_SLOTS: usize = 3;
@@ -90,6 +90,7 @@ impl StepRing {
         layout: StepLayout,
         write: impl FnOnce(&mut StepWriter<'_>) -> Result<(), E>,
     ) -> Result<PackedStep, E> {
+        let _range = ranges::PACK.enter();
         let index = (self.steps % RING_SLOTS as u64) as usize;
         let slot = &mut self.slots[index];
         slot.done.synchronize().map_err(StepError::from)?;
@@ -115,6 +116,7 @@ impl StepRing {
         stream: &Stream,
         launch: impl FnOnce(&Stream) -> Result<(), RuntimeError>,
     ) -> Result<Ticket, StepError> {
+        let _range = ranges::SUBMIT.enter();
         let slot = &mut self.slots[packed.slot];
         let words = packed.used_bytes as usize / size_of::<u64>();
         slot.begun.record(stream)?;
@@ -139,6 +141,7 @@ impl StepRing {
     /// # Errors
     /// [`StepError::Stale`] when the slot was used again, or the device's error, that of a kernel included.
     pub fn wait(&self, ticket: &Ticket) -> Result<&[LogitResult], StepError> {
+        let _range = ranges::WAIT.enter();
         let slot = &self.slots[ticket.slot];
         if slot.step != ticket.step {
             return Err(StepError::Stale);

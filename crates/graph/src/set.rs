@@ -1,5 +1,6 @@
 //! Every point of a plan, captured or on the way to it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use gridpoint_plan::{GridPoint, Match, Matcher, Matching, StepShape};
@@ -152,6 +153,25 @@ impl<M> GraphSet<M> {
         }
     }
 
+    /// Has the driver write the graph of point `index` to a file for Graphviz; launches that are values are captured on `stream` for it, as
+    /// the driver's graph behind an executable one is not kept.
+    ///
+    /// # Errors
+    /// [`RuntimeError::GraphNotPrinted`] naming the file, or the driver's error.
+    ///
+    /// # Panics
+    /// If there is no such point.
+    pub fn print(&self, index: usize, stream: &Stream, path: &Path) -> Result<(), RuntimeError> {
+        match self.executables[self.executable_of[index]].launches.as_ref() {
+            PointLaunches::Captured(launches) => launches.print(path),
+            PointLaunches::Values(launches) => {
+                let recording = stream.record()?;
+                launches.launch(stream)?;
+                recording.finish()?.print(path)
+            }
+        }
+    }
+
     /// Whether point `index` has a graph now.
     #[must_use]
     pub fn is_captured(&self, index: usize) -> bool {
@@ -179,30 +199,44 @@ impl<M> GraphSet<M> {
     /// # Panics
     /// If there is no such point.
     pub fn replay(&mut self, index: usize, stream: &Stream) -> Result<Launched, RuntimeError> {
+        let prepared = self.prepare(index);
+        self.note(stream);
+        let Executable { launches, state } = &self.executables[self.executable_of[index]];
+        match (state, prepared) {
+            (State::Ready(graph), _) => graph.launch(stream).map(|()| Launched::Replay),
+            (_, prepared) => {
+                let reason = prepared.err().unwrap_or(EagerReason::NotYetCaptured);
+                launches.launch(stream).map(|()| Launched::Eager(reason))
+            }
+        }
+    }
+
+    /// The first half of [`GraphSet::replay`]: takes what was made in the background, and makes the graph of point `index` where that is
+    /// due at its first need.
+    ///
+    /// # Errors
+    /// Why a step of the point would be launched kernel by kernel now.
+    ///
+    /// # Panics
+    /// If there is no such point.
+    pub fn prepare(&mut self, index: usize) -> Result<(), EagerReason> {
         let executable = self.executable_of[index];
         self.collect();
         if self.mode == CaptureMode::Lazy && matches!(self.executables[executable].state, State::Waiting) {
             let made = self.executables[executable].launches.make(&self.stream);
             self.settle(executable, made);
         }
-        self.note(stream);
-        let Executable { launches, state } = &self.executables[executable];
-        let reason = match state {
-            State::Ready(graph) => {
-                graph.launch(stream)?;
-                return Ok(Launched::Replay);
-            }
-            State::Failed => EagerReason::CaptureFailed,
-            State::Waiting if self.mode == CaptureMode::Off => EagerReason::SwitchedOff,
+        match self.executables[executable].state {
+            State::Ready(_) => Ok(()),
+            State::Failed => Err(EagerReason::CaptureFailed),
+            State::Waiting if self.mode == CaptureMode::Off => Err(EagerReason::SwitchedOff),
             State::Waiting => {
                 if let Some(background) = &self.background {
                     background.prefer(executable);
                 }
-                EagerReason::NotYetCaptured
+                Err(EagerReason::NotYetCaptured)
             }
-        };
-        launches.launch(stream)?;
-        Ok(Launched::Eager(reason))
+        }
     }
 
     /// Enqueues the same kernels as [`GraphSet::replay`], one by one.

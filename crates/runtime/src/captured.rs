@@ -1,6 +1,7 @@
 //! Launches that somebody else made on a raw stream, read back from what they were captured as.
 
 use std::ffi::c_void;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use gridpoint_driver as driver;
@@ -127,6 +128,14 @@ impl CapturedLaunches {
     /// The driver's error.
     pub fn instantiate<R>(&self, retained: R) -> Result<Graph<R>, RuntimeError> {
         self.template.lock().unwrap_or_else(PoisonError::into_inner).instantiate(retained)
+    }
+
+    /// As [`GraphTemplate::print`].
+    ///
+    /// # Errors
+    /// [`RuntimeError::GraphNotPrinted`] when the file cannot be written.
+    pub fn print(&self, path: &Path) -> Result<(), RuntimeError> {
+        self.template.lock().unwrap_or_else(PoisonError::into_inner).print(path)
     }
 
     /// Launches the kernels one by one on `stream`. What the graph would run side by side runs one after another; attributes of

@@ -1,5 +1,7 @@
 //! What can go wrong between this crate and a device.
 
+use std::path::PathBuf;
+
 use gridpoint_driver as driver;
 
 /// An error of the device layer.
@@ -130,6 +132,14 @@ pub enum RuntimeError {
         "the capture was invalidated: an allocation, a synchronisation or a use of the legacy default stream was made inside it"
     )]
     CaptureInvalidated,
+    /// The driver did not write a graph's picture.
+    #[error("the graph could not be written to `{}`: {error}", path.display())]
+    GraphNotPrinted {
+        /// The file.
+        path: PathBuf,
+        /// The driver's error.
+        error: driver::Error,
+    },
     /// What was captured holds a node that a replay must not have.
     #[error("a captured step holds {memory_nodes} memory nodes; only kernel nodes are allowed")]
     MemoryNodes {

@@ -5,12 +5,13 @@ use std::marker::PhantomData;
 use gridpoint_driver::{self as driver, CUresult};
 use gridpoint_driver::{CUfunction, CUfunction_attribute};
 
+use crate::fields::Fields;
 use crate::instructions::{GroupGemmParameters, InstructionParameters};
 use crate::parameters::{
     AttentionParameters, AttentionTensorParameters, BandwidthParameters, EmbeddingParameters, FillParameters,
     GemmParameters, NormParameters, RowScaleParameters, SampleParameters, ScheduleParameters, TensorGemmParameters,
 };
-use crate::{Launch, RuntimeError};
+use crate::{Field, Launch, RuntimeError};
 
 /// A struct that the kernels of some modules take as their only argument.
 ///
@@ -20,6 +21,8 @@ use crate::{Launch, RuntimeError};
 pub unsafe trait Parameters: Copy + 'static {
     /// The modules: stems of .cu files.
     const MODULES: &'static [&'static str];
+    /// The fields by name, for whoever looks at a launch; none shows its bytes.
+    const FIELDS: &'static [Field] = &[];
 }
 
 macro_rules! parameters {
@@ -27,6 +30,7 @@ macro_rules! parameters {
         // SAFETY: kernels/$module.cu lists all its kernels with this struct, and parameters.h fills every gap with a named field.
         unsafe impl Parameters for $type {
             const MODULES: &'static [&'static str] = &[$($module),+];
+            const FIELDS: &'static [Field] = <$type as Fields>::FIELDS;
         }
     )*};
 }

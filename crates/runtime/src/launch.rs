@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use gridpoint_driver::CUfunction;
 
-use crate::{Kernel, Parameters, RuntimeError, Stream};
+use crate::{Field, Kernel, Parameters, RuntimeError, Stream};
 
 /// One kernel launch: function, geometry and a copy of the parameter struct. Two launches are equal when a device could not tell them
 /// apart.
@@ -21,6 +21,8 @@ pub struct Launch {
     /// The struct's bytes, in words so that they are aligned for any field.
     pub(crate) parameters: Box<[u64]>,
     name: &'static str,
+    /// What the parameters are called: nothing that a device sees.
+    pub(crate) fields: &'static [Field],
 }
 
 impl Launch {
@@ -53,6 +55,7 @@ impl Launch {
             programmatic: false,
             parameters: words,
             name,
+            fields: P::FIELDS,
         }
     }
 
@@ -87,6 +90,11 @@ impl Launch {
     /// Threads of a block.
     pub fn threads(&self) -> u32 {
         self.threads
+    }
+
+    /// Blocks of a cluster; 1 without clusters.
+    pub fn cluster_blocks(&self) -> u32 {
+        self.cluster_blocks
     }
 
     /// Bytes of dynamic shared memory of a block.

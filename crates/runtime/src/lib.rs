@@ -7,11 +7,14 @@
 //! | pinned host memory | [`PinnedBuffer`] |
 //! | a function of a module, with its one parameter struct | [`Kernel`] |
 //! | grid, block, shared memory and parameters of one launch | [`Launch`], [`Launches`] |
+//! | what a launch's parameters are, by name | [`Field`], [`Value`] |
 //! | `CUtensorMap` | [`TensorMap`] |
 //! | where the step block lies | [`StepAddress`] |
 //! | `CUstream`, `CUevent` | [`Stream`], [`Event`] |
 //! | a capture in progress, a graph, an executable graph | [`Recording`] -> [`GraphTemplate`] -> [`Graph`] |
 //! | launches of other libraries, as they were captured | [`CapturedLaunches`] |
+//! | `cuProfilerStart`, `cuProfilerStop` | [`Collection`] |
+//! | NVTX ranges, for profilers | [`ranges::Range`], [`ranges::RangeName`] |
 //!
 //! A step is a value here: [`Launches`] is the list of kernel launches that make it. Launching the list on a stream is an eager step;
 //! launching it inside a [`Recording`] makes a [`Graph`]; comparing two lists tells whether two points can share one graph.
@@ -23,8 +26,11 @@
 
 mod arena;
 mod captured;
+mod collection;
 mod device;
+mod dot;
 mod error;
+mod fields;
 mod graph;
 #[doc(hidden)]
 pub mod instructions;
@@ -32,19 +38,23 @@ mod kernel;
 mod launch;
 pub mod parameters;
 mod pinned;
+pub mod ranges;
 mod step;
 mod stream;
 mod tensor_map;
 
 pub use arena::{Arena, ArenaLayout, REGION_ALIGNMENT, Region};
 pub use captured::{CapturedLaunches, GraphIdentity};
-pub use gridpoint_driver::CUstream;
-
+pub use collection::Collection;
 pub use device::{
     Device, DeviceProperties, Image, Images, LEAST_COMPUTE_CAPABILITY, MemoryInfo, WARPGROUPS_COMPUTE_CAPABILITY,
 };
 pub use error::RuntimeError;
+#[doc(hidden)]
+pub use fields::DESCRIBED;
+pub use fields::{Field, FieldKind, Value};
 pub use graph::{Graph, GraphTemplate, RecordedEdge, Recording};
+pub use gridpoint_driver::CUstream;
 pub use kernel::{Kernel, Parameters};
 pub use launch::{Launch, Launches};
 pub use pinned::PinnedBuffer;

@@ -11,7 +11,7 @@ use gridpoint_plan::{Limits, Policy, plan};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut output = stdout();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/shakespeare-3m");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/shakespeare-3m");
     let config = ModelConfig::load(&folder)?;
     let checkpoint = Checkpoint::open(&folder)?;
     let weights = Weights::new(&config, &checkpoint)?;
