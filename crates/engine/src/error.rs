@@ -21,6 +21,15 @@ pub enum EngineError {
     /// Outputs that are not those of the step: a defect, never of an input.
     #[error(transparent)]
     Commit(#[from] StepError),
+    /// Graphs are proved with the memory of requests.
+    #[error("`{running}` requests are running: graphs can be verified only while none is")]
+    Busy {
+        /// Requests running.
+        running: usize,
+    },
+    /// The device failed while graphs were verified.
+    #[error(transparent)]
+    Verify(#[from] Box<gridpoint_graph::verify::VerifyFailure<EngineError>>),
     /// Positions beyond the model's have no rotary angles that it was trained with.
     #[error(
         "the longest sequence is `{given}` tokens: it must be at least 1 and at most the model's `max_position_embeddings`, {longest}"

@@ -192,6 +192,15 @@ impl GraphSet {
         &self.points
     }
 
+    /// The launches that point `index` of [`GraphSet::points`] was captured from.
+    ///
+    /// # Panics
+    /// If there is no such point.
+    #[must_use]
+    pub fn launches(&self, index: usize) -> &Launches {
+        &self.executables[self.executable_of[index]].launches
+    }
+
     /// What the capture came to.
     #[must_use]
     pub fn summary(&self) -> &CaptureSummary {

@@ -25,6 +25,7 @@ mod meta;
 mod report;
 mod ring;
 mod seconds;
+pub mod verify;
 
 pub use bytes::Bytes;
 pub use capture::{CaptureProgress, CaptureSummary, GraphSet, PoolUse, Recorded};

@@ -79,6 +79,11 @@ impl Launch {
         self.name
     }
 
+    /// The bytes of the parameter struct, in words of 8, the last one filled up with zeros.
+    pub fn parameters(&self) -> &[u64] {
+        &self.parameters
+    }
+
     /// Blocks of the grid.
     pub fn blocks(&self) -> u32 {
         self.blocks
@@ -134,6 +139,12 @@ impl std::fmt::Debug for Launch {
 /// The launches of one step, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Launches(Vec<Launch>);
+
+impl FromIterator<Launch> for Launches {
+    fn from_iter<I: IntoIterator<Item = Launch>>(launches: I) -> Self {
+        Self(launches.into_iter().collect())
+    }
+}
 
 impl Launches {
     /// No launches yet.

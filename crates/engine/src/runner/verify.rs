@@ -1,0 +1,21 @@
+//! The graphs that serve, proved.
+
+use gridpoint_graph::verify::{VerifyOptions, VerifyProgress, VerifyReport, verify};
+
+use super::Runner;
+use crate::error::EngineError;
+use crate::verify::{MOST_CACHE_BYTES, ModelSubject};
+
+impl Runner {
+    /// Compares every graph with eager launches. What the kv cache and the workspace hold is lost.
+    pub(crate) fn verify(
+        &mut self,
+        options: &VerifyOptions,
+        observe: impl FnMut(&VerifyProgress),
+    ) -> Result<VerifyReport, EngineError> {
+        let Self { stream, graphs, ring, model, .. } = self;
+        let mut subject = ModelSubject::new(model, ring.address(), MOST_CACHE_BYTES);
+        verify(graphs, &mut subject, ring, stream, options, observe)
+            .map_err(|failure| EngineError::Verify(Box::new(failure)))
+    }
+}
