@@ -1,5 +1,6 @@
 //! `gridpoint verify`: every captured graph replayed with real steps and compared with eager launches, bit for bit.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -45,7 +46,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// A sentence, and one for the first mismatch.
+    /// Sentences, and one for the first mismatch of each kind.
     Text,
     /// One object.
     Json,
@@ -116,7 +117,7 @@ fn simulated(choice: Choice) -> bool {
 }
 
 fn write_text(report: &VerifyReport, options: &VerifyOptions, output: &mut dyn Write) -> io::Result<()> {
-    let VerifyReport { graphs, distinct, shapes, replays, soaked, mismatches, reduced, first, time } = report;
+    let VerifyReport { graphs, distinct, shapes, replays, soaked, mismatches, reduced, first, kinds, time } = report;
     let seed = options.seed;
     writeln!(
         output,
@@ -134,14 +135,17 @@ fn write_text(report: &VerifyReport, options: &VerifyOptions, output: &mut dyn W
         _ => {}
     }
     match first {
-        Some(first) => writeln!(output, "{mismatches} mismatches; the first: {first}"),
+        Some(_) => {
+            writeln!(output, "{mismatches} mismatches; of each kind, how many and the first:")?;
+            kinds.iter().try_for_each(|(first, count)| writeln!(output, "{count:>8}  {first}"))
+        }
         None if *graphs == 0 => writeln!(output, "there is no graph to verify"),
         None => writeln!(output, "every replay equals eager launches, bit for bit"),
     }
 }
 
 fn object(report: &VerifyReport, options: &VerifyOptions) -> Value {
-    let VerifyReport { graphs, distinct, shapes, replays, soaked, mismatches, reduced, first, time } = report;
+    let VerifyReport { graphs, distinct, shapes, replays, soaked, mismatches, reduced, first, kinds, time } = report;
     json!({
         "graphs": graphs,
         "distinct": distinct,
@@ -154,6 +158,7 @@ fn object(report: &VerifyReport, options: &VerifyOptions) -> Value {
         "most_tokens": options.most_tokens,
         "seconds": time.as_secs_f64(),
         "first": first.as_ref().map(first_object),
+        "kinds": kinds.iter().map(|(first, count)| (first.comparison.word(), *count)).collect::<BTreeMap<_, _>>(),
     })
 }
 

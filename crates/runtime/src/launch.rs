@@ -74,6 +74,15 @@ impl Launch {
         self.programmatic
     }
 
+    /// The same launch with another word of 8 bytes in its parameters, for tests that plant a fault. A word beyond them changes nothing.
+    #[doc(hidden)]
+    pub fn with_parameter(mut self, word: usize, value: u64) -> Self {
+        if let Some(parameter) = self.parameters.get_mut(word) {
+            *parameter = value;
+        }
+        self
+    }
+
     /// The kernel's name.
     pub fn name(&self) -> &'static str {
         self.name

@@ -96,6 +96,17 @@ pub(super) struct Block<'a> {
     pub(super) filling: &'a [u64],
 }
 
+/// A point under proof.
+struct Place<'a> {
+    point: GridPoint,
+    /// Pages of a row of the page table.
+    columns: u32,
+    /// Its launches, recorded now.
+    fresh: &'a Launches,
+    /// A step that leaves other requests' data.
+    filler: &'a RealStep,
+}
+
 impl<'a> Block<'a> {
     /// The block of `point` for a step alone, in a slot that is as it is.
     pub(super) fn of(point: GridPoint, step: &RealStep) -> Self {
@@ -167,22 +178,21 @@ impl<G: Captured, S: Subject> Proof<'_, G, S> {
             true => &[Padding::OtherRequests, Padding::Zeros, Padding::Poison],
             false => &[Padding::OtherRequests, Padding::Poison],
         };
+        let place = Place { point, columns, fresh, filler: &filler };
         let mut replays = Vec::new();
         for &padding in paddings {
-            self.doing = format!("{what} was launched eagerly, for its data");
-            let filling = self.filling(padding, fresh, &filler, point, columns)?;
-            let block = Block { point, columns, filling: &filling };
             self.doing = format!("{what} was replayed, {padding} in the padding");
-            let found = self.run(Launch::Replay(index), &block, &step, padding)?;
+            let found = self.padded(Launch::Replay(index), &place, &step, padding)?;
             self.report.replays += 1;
             replays.push((padding, difference::of_tensors(&found, &expected)));
         }
-        // What a replay that is right equals need not run again, except once for each graph.
-        let fresh = if thorough || replays.iter().any(|(_, difference)| difference.is_some()) {
-            self.doing = format!("{what} was launched eagerly");
-            let block = Block { point, columns, filling: UNTOUCHED };
-            let found = self.run(Launch::Eager(fresh), &block, &step, Padding::Zeros)?;
-            difference::of_tensors(&found, &expected)
+        let wrong = replays.iter().find(|(_, difference)| difference.is_some()).map(|&(padding, _)| padding);
+        // Where every replay is right, once for each graph; else beside the replay that is wrong.
+        let fresh = if thorough || wrong.is_some() {
+            let padding = wrong.unwrap_or(Padding::Poison);
+            self.doing = format!("{what} was launched eagerly, {padding} in the padding");
+            let found = self.padded(Launch::Eager(fresh), &place, &step, padding)?;
+            difference::of_tensors(&found, &expected).map(|difference| (padding, difference))
         } else {
             None
         };
@@ -190,19 +200,20 @@ impl<G: Captured, S: Subject> Proof<'_, G, S> {
         Ok(())
     }
 
-    /// Counts what is wrong and says of what kind it is.
+    /// Counts what is wrong and says of what kind it is: `replays` are the differences from the exact shape, `fresh` is that of the
+    /// point's launches recorded now, under the padding of the first replay that is wrong.
     fn judge(
         &mut self,
         point: GridPoint,
         case: &Case,
         replays: Vec<(Padding, Option<Difference>)>,
-        fresh: Option<Difference>,
+        fresh: Option<(Padding, Difference)>,
     ) {
         let alike = replays.iter().all(|(_, difference)| *difference == replays[0].1);
         let comparison = match &fresh {
-            _ if !alike => Comparison::Padding,
             None => Comparison::Fresh,
-            Some(_) => Comparison::Exact,
+            Some(_) if alike => Comparison::Exact,
+            Some(_) => Comparison::Padding,
         };
         let mut wrong = false;
         for (padding, difference) in replays {
@@ -211,26 +222,33 @@ impl<G: Captured, S: Subject> Proof<'_, G, S> {
                 self.report.add(Mismatch::of_step(point, case, padding, comparison, difference));
             }
         }
-        // Right as the exact shape is, and other than the point's launches recorded now.
-        if let Some(fresh) = fresh.filter(|_| !wrong) {
+        // The replays are right, and other than the point's launches recorded now.
+        if let Some((padding, fresh)) = fresh.filter(|_| !wrong) {
             let difference = Difference { found: fresh.expected, expected: fresh.found, ..fresh };
-            self.report.add(Mismatch::of_step(point, case, Padding::Zeros, Comparison::Fresh, difference));
+            self.report.add(Mismatch::of_step(point, case, padding, Comparison::Fresh, difference));
         }
     }
 
-    /// Fills the device's step block, and gives what the host's slot is to be filled with; for other requests' data their step runs.
-    fn filling(
+    /// Runs a step in the block of a point, with a padding in all that it does not write.
+    fn padded(
         &mut self,
+        launch: Launch<'_>,
+        place: &Place<'_>,
+        step: &RealStep,
         padding: Padding,
-        fresh: &Launches,
-        filler: &RealStep,
-        point: GridPoint,
-        columns: u32,
-    ) -> Result<Vec<u64>, S::Error> {
+    ) -> Result<Vec<Tensor>, S::Error> {
+        let filling = self.filling(padding, place)?;
+        let block = Block { point: place.point, columns: place.columns, filling: &filling };
+        self.run(launch, &block, step, padding)
+    }
+
+    /// Fills the device's step block, and gives what the host's slot is to be filled with; for other requests' data their step runs.
+    fn filling(&mut self, padding: Padding, place: &Place<'_>) -> Result<Vec<u64>, S::Error> {
         if let Some(byte) = padding.byte() {
             self.ring.fill_block(byte)?;
             return Ok(vec![u64::from_ne_bytes([byte; 8])]);
         }
+        let &Place { point, columns, fresh, filler } = place;
         self.subject.prepare(padding, filler)?;
         let block = Block { point, columns, filling: UNTOUCHED };
         let mut words = Vec::new();

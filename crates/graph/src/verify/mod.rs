@@ -7,10 +7,10 @@
 //!
 //! | fault | found by |
 //! |---|---|
-//! | a frozen scalar: something of the captured step baked into a launch | replays of other shapes differ from the exact shape ([`Comparison::Fresh`]), and the launches from those recorded now where the model still bakes it in anew |
-//! | a stale pointer: memory moved since the capture | the launches differ from those recorded now ([`Comparison::Launches`]), before anything is replayed; and the results differ ([`Comparison::Fresh`]) |
-//! | padding that is read | the same replay, with the padding of the step block, the workspace and the cache holding other bytes ([`Padding`]), gives other bits ([`Comparison::Padding`]) |
-//! | capacities of the point used for counts of the step | also launches of the point that are recorded now differ from the exact shape ([`Comparison::Exact`]) |
+//! | a frozen scalar: something of the captured step baked into a launch | the launches differ from those recorded now ([`Comparison::Launches`]); and replays of other shapes differ from the exact shape, while the point's launches recorded now do not ([`Comparison::Fresh`]) |
+//! | one that is baked in anew with each recording, as where a capacity of the point stands for a count of the step | replays differ from the exact shape, and so do the point's launches recorded now ([`Comparison::Exact`]) |
+//! | a stale pointer: memory moved since the capture | the launches differ, before anything is replayed ([`Comparison::Launches`]); and the results do ([`Comparison::Fresh`]) |
+//! | padding that is read | replays of one step differ among themselves when the padding of the step block, the workspace and the cache holds other bytes ([`Padding`]), and the point's launches recorded now are wrong, too ([`Comparison::Padding`]) |
 //! | something that a replay leaves for the next one | chains of replays of random points, without the host in between ([`Comparison::Soak`]) |
 //!
 //! **Bounds.** A graph is shared by points whose launches are equal. Every point replays its own full shape; the first point of each

@@ -157,6 +157,8 @@ pub struct VerifyReport {
     pub reduced: usize,
     /// The first mismatch.
     pub first: Option<Mismatch>,
+    /// The first mismatch of each comparison, in the order in which they came, and how many there were.
+    pub kinds: Vec<(Mismatch, u64)>,
     /// Wall time.
     pub time: Duration,
 }
@@ -166,7 +168,17 @@ impl VerifyReport {
     pub(super) fn add(&mut self, mismatch: Mismatch) {
         self.mismatches += 1;
         tracing::debug!("{mismatch}");
-        self.first.get_or_insert(mismatch);
+        self.first.get_or_insert_with(|| mismatch.clone());
+        match self.kinds.iter_mut().find(|(first, _)| first.comparison == mismatch.comparison) {
+            Some((_, count)) => *count += 1,
+            None => self.kinds.push((mismatch, 1)),
+        }
+    }
+
+    /// The first mismatch of a comparison.
+    #[must_use]
+    pub fn first_of(&self, comparison: Comparison) -> Option<&Mismatch> {
+        self.kinds.iter().map(|(first, _)| first).find(|first| first.comparison == comparison)
     }
 }
 
