@@ -4,11 +4,12 @@ use gridpoint_engine::{Engine, EngineError, EngineOptions, ModelSubject, NewRequ
 use gridpoint_graph::verify::{
     Comparison, Mismatch, Padding, RealStep, Room, Subject, Tensor, VerifyOptions, VerifyReport, verify,
 };
-use gridpoint_plan::{GridPoint, Limits, Plan, Policy, plan};
+use gridpoint_plan::{GraphCount, GridPoint, Limits, Plan, Policy, TokenCeiling, plan};
 use gridpoint_runtime::parameters::GRIDPOINT_ROWS_TOKENS;
 use gridpoint_runtime::{Launch, Launches};
 
 use super::rig::{Folder, Rig};
+use super::shapes;
 use crate::support::{Case, TestDevice};
 
 /// The cases of this file.
@@ -31,22 +32,25 @@ const PAGES: u32 = 12;
 const NORM_ROWS: usize = 5;
 
 fn options(soak: u64) -> VerifyOptions {
-    VerifyOptions { soak, seed: 3, most_tokens: Some(12) }
+    VerifyOptions { soak, seed: 3, most_tokens: None }
 }
 
-/// Few points, mixed ones among them.
-fn few() -> Plan {
-    small(3, 12)
-}
-
-fn small(max_requests: u32, max_tokens: u32) -> Plan {
+/// Graphs for few requests and tokens: all that there are, or of `counts` token counts.
+fn small(max_requests: u32, max_tokens: u32, counts: GraphCount) -> Plan {
     let limits = Limits { max_requests, max_tokens, max_sequence_length: SEQUENCE, ..Limits::default() };
-    let policy = Policy { token_ceiling: gridpoint_plan::TokenCeiling::new(true, None), ..Policy::default() };
+    let token_ceiling = TokenCeiling::new(true, None);
+    let policy = Policy { token_ceiling, graph_count: counts, ..Policy::default() };
     plan(&limits, &policy).expect("a plan")
 }
 
-fn folder() -> Folder {
-    Folder::read("tests/models/llama-gqa")
+/// Three points that share graphs.
+fn few() -> Plan {
+    small(2, 4, GraphCount::Count(1))
+}
+
+/// The point with prefills and decodes.
+fn mixed(plan: &Plan) -> GridPoint {
+    *plan.points().iter().find(|point| point.prefills > 0 && point.decodes > 0).expect("a mixed point")
 }
 
 /// The proof of a rig's graphs.
@@ -68,32 +72,34 @@ fn replaced(launches: Launches, kernel: &str, replace: impl Fn(Launch) -> Launch
 }
 
 fn nothing_is_wrong(device: &TestDevice) {
-    let plan = few();
-    let mut rig = Rig::new(device, &folder(), &plan, PAGES, SEQUENCE);
-    let report = proof(&mut rig, &options(10));
+    let simulated = device.device().properties().name.contains("simulated");
+    let (plan, folder, soak) = match simulated {
+        true => (few(), shapes::smallest(), 8),
+        false => (small(12, 96, GraphCount::Auto), Folder::read("tests/models/llama-gqa"), 2000),
+    };
+    let mut rig = Rig::new(device, &folder, &plan, if simulated { PAGES } else { 64 }, SEQUENCE);
+    let options = VerifyOptions { most_tokens: None, ..options(soak) };
+    let report = proof(&mut rig, &options);
     if let Some(first) = &report.first {
         panic!("{} mismatches, the first: {first}", report.mismatches);
     }
-    assert_eq!((report.graphs, report.soaked, report.reduced), (plan.len(), 10, 0), "{report:?}");
-    assert!(report.distinct >= 3 && report.distinct < plan.len(), "{report:?}");
+    assert_eq!((report.graphs, report.soaked, report.reduced), (plan.len(), soak, 0), "{report:?}");
+    assert!(report.distinct >= 1 && report.distinct < plan.len(), "{report:?}");
     // Each point at least twice, and each graph with more steps.
     assert!(report.shapes > plan.len() as u64 && report.replays > 2 * report.shapes, "{report:?}");
-    // Another seed has other chains.
-    let other = VerifyOptions { seed: 4, ..options(4) };
-    assert_eq!(proof(&mut rig, &other).mismatches, 0);
 }
 
 /// An engine's own graphs, between two requests.
 fn the_graphs_that_serve(device: &TestDevice) {
-    let folder = folder();
+    let folder = shapes::smallest();
     let options = EngineOptions {
-        max_requests: 3,
-        max_tokens: 12,
+        max_requests: 2,
+        max_tokens: 4,
         max_sequence_length: Some(SEQUENCE),
         kv_pages: Some(PAGES),
         ..EngineOptions::default()
     };
-    let plan = small(2, 4);
+    let plan = few();
     let mut engine =
         Engine::new(device.device(), &folder.config, &folder.weights(), &plan, &options, |_| {}).expect("an engine");
     let answer = |engine: &mut Engine| {
@@ -125,8 +131,8 @@ fn the_graphs_that_serve(device: &TestDevice) {
 /// One graph was captured of a step of decodes, in which row i of the head reads token i, and holds on to that.
 fn a_frozen_scalar(device: &TestDevice) {
     let plan = few();
-    let frozen = *plan.points().iter().find(|point| point.prefills > 0 && point.decodes > 0).expect("a mixed point");
-    let mut rig = Rig::captured_of(device, &folder(), &plan, (PAGES, SEQUENCE), |model, step, point| {
+    let frozen = mixed(&plan);
+    let mut rig = Rig::captured_of(device, &shapes::smallest(), &plan, (PAGES, SEQUENCE), |model, step, point| {
         let launches = model.record(point, step)?;
         let rows = |launch: Launch| launch.with_parameter(NORM_ROWS, u64::from(GRIDPOINT_ROWS_TOKENS));
         Ok(if point == frozen { replaced(launches, "rms_norm", rows) } else { launches })
@@ -144,7 +150,7 @@ fn a_frozen_scalar(device: &TestDevice) {
     assert!(words.starts_with(&format!("graph {frozen}, replayed with the step ")), "{words}");
     assert!(words.contains("something is frozen in it or its memory has moved"), "{words}");
     assert_eq!(report.kinds.len(), 2, "{report:?}");
-    assert!(report.mismatches > 3, "{report:?}");
+    assert!(report.mismatches >= 3, "{report:?}");
 }
 
 /// The model as [`ModelSubject`] with launches as a test has them.
@@ -175,13 +181,13 @@ impl<F: Fn(GridPoint, Launches) -> Launches> Subject for Altered<'_, F> {
 
 /// Whoever records takes it from the point's capacities that all rows are decodes, so that nothing differs but the results.
 fn a_scalar_baked_in_anew(device: &TestDevice) {
-    let plan = small(2, 8);
-    let baked = *plan.points().iter().find(|point| point.prefills > 0 && point.decodes > 0).expect("a mixed point");
+    let plan = few();
+    let baked = mixed(&plan);
     let bake = |point: GridPoint, launches: Launches| {
         let rows = |launch: Launch| launch.with_parameter(NORM_ROWS, u64::from(GRIDPOINT_ROWS_TOKENS));
         if point == baked { replaced(launches, "rms_norm", rows) } else { launches }
     };
-    let mut rig = Rig::captured_of(device, &folder(), &plan, (PAGES, SEQUENCE), |model, step, point| {
+    let mut rig = Rig::captured_of(device, &shapes::smallest(), &plan, (PAGES, SEQUENCE), |model, step, point| {
         Ok(bake(point, model.record(point, step)?))
     });
     let (graphs, model, ring, stream) = rig.parts();
@@ -197,7 +203,7 @@ fn a_scalar_baked_in_anew(device: &TestDevice) {
 /// One graph was captured when the model lay elsewhere.
 fn a_stale_pointer(device: &TestDevice) {
     let plan = few();
-    let folder = folder();
+    let folder = shapes::smallest();
     let stale = *plan.points().last().expect("a point");
     let former = Rig::new(device, &folder, &plan, PAGES, SEQUENCE);
     let mut rig = Rig::captured_of(device, &folder, &plan, (PAGES, SEQUENCE), |model, step, point| {
