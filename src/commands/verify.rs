@@ -20,7 +20,7 @@ use crate::folder::Folder;
 use crate::progress::Bar;
 
 /// Most real tokens of a step on the simulated device, where no other number is given.
-const SIMULATED_TOKENS: u32 = 24;
+const SIMULATED_TOKENS: u32 = 16;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     /// Seed of the steps: their tokens, pages, contexts and sampling parameters, and of the chains.
     #[arg(long, value_name = "S", default_value_t = 1, allow_negative_numbers = true, value_parser = natural_64)]
     seed: u64,
-    /// Most real tokens of a step; the graphs are those of the plan all the same [default: all that a graph holds on a GPU, 24 on the
+    /// Most real tokens of a step; the graphs are those of the plan all the same [default: all that a graph holds on a GPU, 16 on the
     /// simulated device].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = natural_32)]
     most_tokens: Option<u32>,
