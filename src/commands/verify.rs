@@ -13,7 +13,7 @@ use gridpoint_graph::verify::{Mismatch, VerifyOptions, VerifyReport};
 use serde_json::{Value, json};
 
 use crate::args::model::ModelArgs;
-use crate::args::plan::PlanArgs;
+use crate::args::plan::{PlanArgs, size};
 use crate::args::{natural_32, natural_64};
 use crate::commands::Failure;
 use crate::folder::Folder;
@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// simulated device].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = natural_32)]
     most_tokens: Option<u32>,
+    /// Most of the kv cache that the steps use, which is compared whole after each of them.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", allow_hyphen_values = true, value_parser = size)]
+    cache_bytes: u64,
     #[command(flatten)]
     plan: PlanArgs,
     /// How to print the result.
@@ -66,7 +69,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
     wanted.push(u64::from(folder.max_sequence_length));
     let mut engine = folder.engine(&arguments.model, &graphs, &wanted, true)?;
 
-    let options = VerifyOptions { soak: arguments.soak, seed: arguments.seed, most_tokens };
+    let options =
+        VerifyOptions { soak: arguments.soak, seed: arguments.seed, most_tokens, cache_bytes: arguments.cache_bytes };
     let bar = Bar::verify(engine.points().len() as u64 + options.soak);
     let outcome = engine.verify(&options, |progress| bar.verified(progress));
     bar.finish();
@@ -121,18 +125,18 @@ fn write_text(report: &VerifyReport, options: &VerifyOptions, output: &mut dyn W
     let seed = options.seed;
     writeln!(
         output,
-        "{graphs} graphs, {distinct} of them distinct: {replays} replays of {shapes} steps and of {soaked} in chains, seed {seed}, in {} s",
+        "{graphs} graphs ({distinct} distinct), {replays} replays: {shapes} steps, {soaked} in chains, seed {seed}, in {} s",
         Seconds(*time)
     )?;
-    match options.most_tokens {
-        Some(most) if *reduced > 0 => writeln!(
+    let bound = match options.most_tokens {
+        Some(most) => format!(" than {most} tokens (--most-tokens) or"),
+        None => String::new(),
+    };
+    if *reduced > 0 {
+        writeln!(
             output,
-            "{reduced} of the graphs hold more than was replayed: steps had at most {most} real tokens (--most-tokens)"
-        )?,
-        None if *reduced > 0 => {
-            writeln!(output, "{reduced} of the graphs hold more than was replayed: the kv cache is too small")?;
-        }
-        _ => {}
+            "{reduced} of the graphs hold more{bound} than the kv cache that was used (--kv-pages, --cache-bytes): their steps were smaller"
+        )?;
     }
     match first {
         Some(_) => {

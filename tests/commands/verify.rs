@@ -46,7 +46,7 @@ fn a_person_reads_sentences() {
     let ran = verify(&[&SMALL[..], &["--launches", "serial", "--kernels", "portable", "--decode-only"]].concat());
     assert_eq!(ran.status, Some(0), "{ran:?}");
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert!(lines[0].starts_with("1 graphs, 1 of them distinct: ") && lines[0].contains(", seed 1, in "), "{lines:?}");
+    assert!(lines[0].starts_with("1 graphs (1 distinct), ") && lines[0].contains(", seed 1, in "), "{lines:?}");
     assert_eq!(lines.last(), Some(&"every replay equals eager launches, bit for bit"));
     assert_eq!(lines.len(), 2, "one token is all that the graph holds: {lines:?}");
 
@@ -63,6 +63,9 @@ fn what_cannot_be_meant_is_refused_in_a_sentence() {
         assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
         assert!(ran.stderr.contains(&format!("it must be a whole number from 0 to {most}")), "{ran:?}");
     }
+    let ran = verify(&["--cache-bytes", "much"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
+    assert!(ran.stderr.contains("it must be a number of bytes, such as `300000000`"), "{ran:?}");
     let ran = verify(&["--eager"]);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{ran:?}");
 }

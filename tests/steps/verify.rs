@@ -1,12 +1,13 @@
 //! Proof of replay: graphs that are right verify, and a planted fault of each kind is found where it is.
 
 use gridpoint_engine::{Engine, EngineError, EngineOptions, ModelSubject, NewRequest};
+use gridpoint_graph::GraphSet;
 use gridpoint_graph::verify::{
-    Comparison, Mismatch, Padding, RealStep, Room, Subject, Tensor, VerifyOptions, VerifyReport, verify,
+    Captured, Comparison, Mismatch, Padding, RealStep, Room, Subject, Tensor, VerifyOptions, VerifyReport, verify,
 };
 use gridpoint_plan::{GraphCount, GridPoint, Limits, Plan, Policy, TokenCeiling, plan};
 use gridpoint_runtime::parameters::GRIDPOINT_ROWS_TOKENS;
-use gridpoint_runtime::{Launch, Launches};
+use gridpoint_runtime::{Launch, Launches, RuntimeError, Stream};
 
 use super::rig::{Folder, Rig};
 use super::shapes;
@@ -20,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("verify/a_frozen_scalar", a_frozen_scalar),
         Case::new("verify/a_scalar_baked_in_anew", a_scalar_baked_in_anew),
         Case::new("verify/a_stale_pointer", a_stale_pointer),
+        Case::new("verify/a_replay_that_does_nothing", a_replay_that_does_nothing),
     ]
 }
 
@@ -32,7 +34,7 @@ const PAGES: u32 = 12;
 const NORM_ROWS: usize = 5;
 
 fn options(soak: u64) -> VerifyOptions {
-    VerifyOptions { soak, seed: 3, most_tokens: None }
+    VerifyOptions { soak, seed: 3, ..VerifyOptions::default() }
 }
 
 /// Graphs for few requests and tokens: all that there are, or of `counts` token counts.
@@ -78,8 +80,7 @@ fn nothing_is_wrong(device: &TestDevice) {
         false => (small(12, 96, GraphCount::Auto), Folder::read("tests/models/llama-gqa"), 2000),
     };
     let mut rig = Rig::new(device, &folder, &plan, if simulated { PAGES } else { 64 }, SEQUENCE);
-    let options = VerifyOptions { most_tokens: None, ..options(soak) };
-    let report = proof(&mut rig, &options);
+    let report = proof(&mut rig, &options(soak));
     if let Some(first) = &report.first {
         panic!("{} mismatches, the first: {first}", report.mismatches);
     }
@@ -218,4 +219,46 @@ fn a_stale_pointer(device: &TestDevice) {
     let results = first(&report, Comparison::Fresh);
     assert_eq!(results.point, stale, "{results}");
     assert_eq!(report.kinds.len(), 2, "{report:?}");
+}
+
+/// Graphs of which one replay, counted from 0, is lost.
+struct Losing<'a> {
+    graphs: &'a mut GraphSet,
+    lost: u64,
+    replays: u64,
+}
+
+impl Captured for Losing<'_> {
+    fn points(&self) -> &[GridPoint] {
+        self.graphs.points()
+    }
+
+    fn launches(&self, index: usize) -> &Launches {
+        self.graphs.launches(index)
+    }
+
+    fn replay(&mut self, index: usize, stream: &Stream) -> Result<(), RuntimeError> {
+        self.replays += 1;
+        match self.replays == self.lost + 1 {
+            true => Ok(()),
+            false => Captured::replay(self.graphs, index, stream),
+        }
+    }
+}
+
+/// A fault that comes once, in a chain, where a step after it has what it left.
+fn a_replay_that_does_nothing(device: &TestDevice) {
+    let plan = small(1, 1, GraphCount::Count(1));
+    let mut rig = Rig::new(device, &shapes::smallest(), &plan, PAGES, SEQUENCE);
+    let alone = proof(&mut rig, &options(0));
+    assert_eq!(alone.mismatches, 0, "{alone:?}");
+    let (graphs, model, ring, stream) = rig.parts();
+    let mut losing = Losing { graphs, lost: alone.replays + 5, replays: 0 };
+    let mut subject = ModelSubject::new(model, ring.address(), u64::MAX);
+    let report = verify(&mut losing, &mut subject, ring, stream, &options(30), |_| {}).expect("the device works");
+    assert_eq!((report.soaked, report.replays), (30, alone.replays + 30));
+    let found = report.first.as_ref().expect("a mismatch");
+    assert_eq!((found.comparison, report.kinds.len()), (Comparison::Soak, 1), "{report:?}");
+    assert!(["token", "log_probability"].contains(&found.tensor), "{found}");
+    assert!(report.mismatches < 10, "{report:?}");
 }

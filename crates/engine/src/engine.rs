@@ -158,7 +158,8 @@ impl Engine {
     }
 
     /// Replays every graph that serves with real steps, and compares what each leaves with eager launches, bit for bit; see
-    /// [`gridpoint_graph::verify`]. Requests that wait are not touched, and the engine serves as before.
+    /// [`gridpoint_graph::verify`]. Requests that wait are not touched, and the engine serves as before. On the host it takes three
+    /// times [`VerifyOptions::cache_bytes`] for as long.
     ///
     /// # Errors
     /// [`EngineError::Busy`] while requests are running, since steps are tried in the kv cache; [`EngineError::Verify`] when the device

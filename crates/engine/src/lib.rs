@@ -62,4 +62,4 @@ pub use pages::{PAGE_TOKENS, PagePool, Pages, pages_for};
 pub use request::{FinishReason, FinishedRequest, Logprobs, NewRequest, RequestId, RequestStatus, SamplingParameters};
 pub use scheduler::{Scheduler, SchedulerLimits};
 pub use step::{Event, RowKind, RowOutput, Sampled, Step, StepRow};
-pub use verify::{MOST_CACHE_BYTES, ModelSubject};
+pub use verify::ModelSubject;

@@ -10,9 +10,6 @@ use gridpoint_runtime::{Launches, StepAddress};
 use crate::error::EngineError;
 use crate::pages::PAGE_TOKENS;
 
-/// Most bytes of the kv cache that take part, which is compared whole after every step: 256 MiB.
-pub const MOST_CACHE_BYTES: u64 = 256 << 20;
-
 /// Tokens of a page.
 const PAGE: usize = PAGE_TOKENS as usize;
 

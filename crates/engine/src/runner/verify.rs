@@ -4,7 +4,7 @@ use gridpoint_graph::verify::{VerifyOptions, VerifyProgress, VerifyReport, verif
 
 use super::Runner;
 use crate::error::EngineError;
-use crate::verify::{MOST_CACHE_BYTES, ModelSubject};
+use crate::verify::ModelSubject;
 
 impl Runner {
     /// Compares every graph with eager launches. What the kv cache and the workspace hold is lost.
@@ -14,7 +14,7 @@ impl Runner {
         observe: impl FnMut(&VerifyProgress),
     ) -> Result<VerifyReport, EngineError> {
         let Self { stream, graphs, ring, model, .. } = self;
-        let mut subject = ModelSubject::new(model, ring.address(), MOST_CACHE_BYTES);
+        let mut subject = ModelSubject::new(model, ring.address(), options.cache_bytes);
         verify(graphs, &mut subject, ring, stream, options, observe)
             .map_err(|failure| EngineError::Verify(Box::new(failure)))
     }

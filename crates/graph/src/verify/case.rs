@@ -54,7 +54,8 @@ impl Bounds {
     pub(super) fn fit(&self, shape: StepShape) -> Option<StepShape> {
         let Self { room, most_tokens } = *self;
         // A request takes a page, and each 64 tokens one more at most.
-        let most = room.requests.min(room.pages / 2).min(most_tokens).min(room.tokens);
+        let in_pages = (room.pages / 2).max(room.pages.min(1));
+        let most = room.requests.min(in_pages).min(most_tokens).min(room.tokens);
         let StepShape { mut prefills, mut decodes, .. } = shape;
         let requests = u64::from(prefills) + u64::from(decodes);
         if requests > u64::from(most) {
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn every_case_fits_its_point_and_the_room() {
         for most in [1, 7, 60, u32::MAX] {
-            for pages in [2, 9, 500] {
+            for pages in [1, 2, 9, 500] {
                 for own in [
                     point(1, 0, 1),
                     point(1, 1, 0),

@@ -30,11 +30,13 @@ pub struct VerifyOptions {
     pub seed: u64,
     /// Most real tokens of a step; `None` is as many as the point has.
     pub most_tokens: Option<u32>,
+    /// Most bytes of the cache that steps use: a subject copies and compares all of them after every step.
+    pub cache_bytes: u64,
 }
 
 impl Default for VerifyOptions {
     fn default() -> Self {
-        Self { soak: 0, seed: 1, most_tokens: None }
+        Self { soak: 0, seed: 1, most_tokens: None, cache_bytes: 256 << 20 }
     }
 }
 
