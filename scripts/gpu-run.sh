@@ -145,8 +145,10 @@ stage_tests() {
 
 stage_verify() {
   local run=(--model "$model" --device cuda --format json) small=(--max-requests 8 --max-tokens 64 --all-prefills --max-seq-len 700)
-  check verify 280 "$gridpoint" verify "${run[@]}" --soak 10000
-  check verify_portable 120 "$gridpoint" verify "${run[@]}" --soak 1000 --kernels portable --sizing linear
+  # Every graph of the default plan, full; then chains, between which a smaller cache is compared.
+  check verify 200 "$gridpoint" verify "${run[@]}"
+  check verify_soak 90 "$gridpoint" verify "${run[@]}" --max-requests 64 --all-prefills --max-tokens 512 --cache-bytes 24MiB --soak 10000
+  check verify_portable 60 "$gridpoint" verify "${run[@]}" "${small[@]}" --soak 1000 --kernels portable
   check verify_serial 60 "$gridpoint" verify "${run[@]}" "${small[@]}" --soak 1000 --launches serial
   if ! command -v compute-sanitizer >/dev/null; then missing verify_memcheck "there is no compute-sanitizer"; return; fi
   # Graphs of few tokens, so that each kernel kind is replayed within the time.
