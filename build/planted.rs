@@ -47,7 +47,7 @@ const ONE_HOPPER_ATTENTION: (&str, &str) = (
 );
 
 /// The bugs.
-pub(crate) const PLANTS: [Plant; 19] = [
+pub(crate) const PLANTS: [Plant; 20] = [
     Plant {
         name: "attention_arrives_without_barrier",
         module: "attention",
@@ -135,6 +135,15 @@ pub(crate) const PLANTS: [Plant; 19] = [
         patches: &[("parameters.width / kVectorElements;", "parameters.width / (kVectorElements * first);")],
     },
     Plant { name: "norm_does_not_wait", module: "norm", patches: &[("  grid_dependency_wait();\n", "")] },
+    // One row further than it should where there is padding: right in every step that fills its point. For proofs of replay.
+    Plant {
+        name: "norm_reads_a_padded_row",
+        module: "norm",
+        patches: &[(
+            "static_cast<uint32_t>(logit_rows[r].token_row);",
+            "static_cast<uint32_t>(logit_rows[r].token_row) + (step->tokens < step->token_capacity);",
+        )],
+    },
     Plant {
         name: "norm_stays_in_its_row",
         module: "norm",

@@ -4,6 +4,8 @@
 #   run.sh [STAGE...]       default: all, in this order
 #
 #   tests       every GPU test, the program itself on the real driver
+#   verify      `gridpoint verify`: every captured graph against eager launches, bit for bit, and 10000 replays at random points; once more
+#               under compute-sanitizer
 #   tune        `gridpoint tune` for the shapes: every kernel of their products, the fastest into results/products.json
 #   time        `gridpoint kernels --time` for the shapes, and the whole decode step, with the choices of `tune` where it has run
 #   rivals      cublasLt, PyTorch and, where they are there, FlashInfer and FlashAttention-3, on the sizes that `time` recorded
@@ -141,6 +143,19 @@ stage_tests() {
   while read -r name; do suite "$name"; done <suites
 }
 
+stage_verify() {
+  local run=(--model "$model" --device cuda --format json) small=(--max-requests 8 --max-tokens 64 --all-prefills --max-seq-len 700)
+  # Every graph of the default plan, full; then chains, between which a smaller cache is compared.
+  check verify 200 "$gridpoint" verify "${run[@]}"
+  check verify_soak 90 "$gridpoint" verify "${run[@]}" --max-requests 64 --all-prefills --max-tokens 512 --cache-bytes 24MiB --soak 10000
+  check verify_portable 60 "$gridpoint" verify "${run[@]}" "${small[@]}" --soak 1000 --kernels portable
+  check verify_serial 60 "$gridpoint" verify "${run[@]}" "${small[@]}" --soak 1000 --launches serial
+  if ! command -v compute-sanitizer >/dev/null; then missing verify_memcheck "there is no compute-sanitizer"; return; fi
+  # Graphs of few tokens, so that each kernel kind is replayed within the time.
+  watch verify_memcheck 120 compute-sanitizer --tool memcheck --error-exitcode 9 --print-limit 20 \
+    "$gridpoint" verify "${run[@]}" "${small[@]}" --soak 20
+}
+
 # One table for all shapes: the second adds to what the first has written.
 products=results/products.json
 stage_tune() {
@@ -202,7 +217,7 @@ stage_counts() {
   row ncu "$([ $status = 0 ] && echo ok || echo "FAILED ($status)")" "$elapsed"
 }
 
-all=(tests tune time rivals sanitizer counts)
+all=(tests verify tune time rivals sanitizer counts)
 stages=("$@")
 [ ${#stages[@]} -gt 0 ] || stages=("${all[@]}")
 for stage in "${stages[@]}"; do

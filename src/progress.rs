@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use gridpoint_graph::verify::VerifyProgress;
 use gridpoint_graph::{Bytes, CaptureProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -24,6 +25,11 @@ impl Bar {
         Self::new("tune {bar:24} {pos}/{len} counts of rows", counts as u64, "")
     }
 
+    /// The bar of a proof of so many graphs and chained replays.
+    pub(crate) fn verify(total: u64) -> Self {
+        Self::new("verify {bar:24} {pos}/{len} {msg}", total, "")
+    }
+
     fn new(template: &str, length: u64, message: impl Into<Cow<'static, str>>) -> Self {
         let bar = ProgressBar::new(length).with_message(message);
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -37,6 +43,13 @@ impl Bar {
         let pool = Bytes::from(progress.pool.reserved);
         self.0.set_message(format!("{} | pool {pool}", progress.point));
         self.0.set_position(progress.number as u64);
+    }
+
+    /// One more graph, or chain of replays, is proved.
+    pub(crate) fn verified(&self, progress: &VerifyProgress) {
+        let VerifyProgress { done, point, replays, mismatches, .. } = progress;
+        self.0.set_message(format!("{point} | {replays} replays, {mismatches} mismatches"));
+        self.0.set_position(*done);
     }
 
     /// More tokens, or counts.

@@ -30,3 +30,5 @@ mod program;
 mod summary;
 #[path = "commands/tune.rs"]
 mod tune;
+#[path = "commands/verify.rs"]
+mod verify;

@@ -14,6 +14,7 @@ mod support;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use gridpoint_simulator::Detectors;
 use libtest_mimic::{Arguments, Trial};
 
 const PLANT: &str = "GRIDPOINT_PLANT";
@@ -27,9 +28,12 @@ struct Expected {
     line: &'static str,
 }
 
+/// The plant that runs under no detector.
+const WITHOUT_DETECTORS: &str = "norm_reads_a_padded_row";
+
 const ANOTHER_KERNEL: &str = "the kernel that trips has no plant";
 
-const EXPECTED: [Expected; 18] = [
+const EXPECTED: [Expected; 19] = [
     // Partials of a warp that had not arrived when its block was counted.
     Expected {
         plant: "attention_arrives_without_barrier",
@@ -179,6 +183,17 @@ const EXPECTED: [Expected; 18] = [
         ],
         line: "parameters.width / (kVectorElements * first)",
     },
+    // A row of the head too far, in steps that do not fill their point: a proof of replay finds it without a detector.
+    Expected {
+        plant: WITHOUT_DETECTORS,
+        case: steps::verify::NOTHING_IS_WRONG,
+        report: &[
+            " mismatches, the first: graph [",
+            ", replayed with the step ",
+            "in the padding), depends on what lies in the padding: token[row ",
+        ],
+        line: ANOTHER_KERNEL,
+    },
     Expected {
         plant: "norm_stays_in_its_row",
         case: "norm/matches_float64",
@@ -206,9 +221,10 @@ fn main() -> ExitCode {
 /// Runs the case with the plant and prints what became of it.
 fn run(expected: &Expected) -> ExitCode {
     let case = [cases::all(), steps::all()].concat().into_iter().find(|case| case.name == expected.case);
+    let detectors = if expected.plant == WITHOUT_DETECTORS { Detectors::NONE } else { Detectors::all() };
     let outcome = case
         .ok_or_else(|| format!("there is no case `{}`", expected.case))
-        .and_then(|case| simulated::check(case, &simulated::open_planted(expected.plant)?));
+        .and_then(|case| simulated::check(case, &simulated::open_planted(expected.plant, detectors)?));
     match outcome {
         Ok(_) => println!("nothing was found"),
         Err(words) => println!("{words}"),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use gridpoint::profile::Steps;
 use gridpoint_driver::CUresult;
 use gridpoint_engine::{Engine, EngineError, EngineOptions, NewRequest, RequestId};
+use gridpoint_graph::verify::VerifyOptions;
 use gridpoint_model::{Checkpoint, ModelConfig, Weights};
 use gridpoint_plan::{Limits, Plan, Policy, plan};
 use gridpoint_runtime::Device;
@@ -196,6 +197,7 @@ fn a_failed_call_is_named_and_leaves_nothing_behind() {
     the_steps_of_a_span_are_profiled(&bench);
     out_of_memory(&bench, &expected);
     opening(&bench, &expected);
+    verifying(&bench);
     capture::every_call(&bench.device);
     capture::memory_runs_out(&bench.device);
     ranges.check();
@@ -292,6 +294,41 @@ fn opening(bench: &Bench, expected: &[u32]) {
     }
     bench.device.make_current().expect("the device is still there");
     assert_eq!(bench.tokens(), expected);
+}
+
+/// A proof of replay during which a call fails: the call, the graph and the step are named, and the next proof on the same engine finds
+/// nothing wrong.
+fn verifying(bench: &Bench) {
+    let limits = Limits { max_requests: 1, max_tokens: 1, max_sequence_length: 70, ..Limits::default() };
+    let plan = plan(&limits, &Policy { decode_only: true, ..Policy::default() }).expect("a plan");
+    let weights = Weights::new(&bench.config, &bench.checkpoint).expect("the weights are those of the configuration");
+    let options = EngineOptions { max_tokens: 1, max_sequence_length: Some(70), ..bench.options.clone() };
+    let mut engine = Engine::new(&bench.device, &bench.config, &weights, &plan, &options, |_| {}).expect("an engine");
+    let proof = VerifyOptions { soak: 2, ..VerifyOptions::default() };
+    let before = bench.state();
+    let counts = CallCounts::start();
+    assert_eq!(engine.verify(&proof, |_| {}).expect("the device works").mismatches, 0);
+    let calls = counts.all();
+    drop(counts);
+    for name in ["cuGraphLaunch", "cuMemsetD8_v2", "cuMemcpyDtoH_v2", "cuMemcpyHtoD_v2", "cuEventRecord"] {
+        assert!(calls.iter().any(|(function, _)| *function == name), "{name}: {calls:?}");
+    }
+    for (function, calls) in calls {
+        for call in BTreeSet::from([1, calls.div_ceil(2)]) {
+            let what = format!("{function}, call {call} of {calls}");
+            let injection = Injection::once(function, call, CODE).expect("a function of the table").install();
+            let failed = engine.verify(&proof, |_| {}).expect_err("a call fails");
+            assert_eq!(injection.fired(), 1, "{what}");
+            drop(injection);
+            let words = failed.to_string();
+            let EngineError::Verify(failure) = failed else { panic!("{what}: {words}") };
+            assert!(words.starts_with(&failure.doing) && words.contains("graph [1]: 0 P + 1 D"), "{what}: {words}");
+            assert!(words.contains(&format!("`{function}` failed: {}", CODE.name())), "{what}: {words}");
+            assert_eq!(failure.report.mismatches, 0, "{what}");
+            assert_eq!(bench.state(), before, "{what}");
+        }
+    }
+    assert_eq!(engine.verify(&proof, |_| {}).expect("the device works").mismatches, 0);
 }
 
 /// Memory that runs out anywhere is named, with what asked for it.

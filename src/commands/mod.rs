@@ -11,6 +11,7 @@ pub(crate) mod refusals;
 mod texts;
 mod timing;
 mod tune;
+mod verify;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Kernels(Box<kernels::Arguments>),
     /// Time every kernel that the products of a model may take on this device, and keep the fastest of each in a file.
     Tune(Box<tune::Arguments>),
+    /// Replay every captured graph with real steps and compare it with eager launches, bit for bit.
+    Verify(Box<verify::Arguments>),
 }
 
 impl Command {
@@ -57,6 +60,7 @@ impl Command {
             Self::Devices(arguments) => devices::run(&arguments, output),
             Self::Kernels(arguments) => kernels::run(&arguments, output),
             Self::Tune(arguments) => tune::run(&arguments, output),
+            Self::Verify(arguments) => verify::run(&arguments, output),
         }
     }
 }

@@ -9,6 +9,7 @@ mod reference;
 mod replay;
 mod rig;
 pub(crate) mod shapes;
+pub(crate) mod verify;
 
 use crate::support::Case;
 
@@ -23,6 +24,7 @@ pub(crate) fn all() -> Vec<Case> {
         reference::cases(),
         products::cases(),
         shapes::cases(),
+        verify::cases(),
     ]
     .concat()
 }

@@ -11,7 +11,9 @@ use gridpoint_model::{
     Workspace,
 };
 use gridpoint_plan::{GridPoint, Plan};
-use gridpoint_runtime::{Arena, ArenaLayout, Device, Launches, RecordedEdge, Region, RuntimeError, Stream};
+use gridpoint_runtime::{
+    Arena, ArenaLayout, Device, Launches, RecordedEdge, Region, RuntimeError, StepAddress, Stream,
+};
 use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -131,10 +133,13 @@ pub(crate) enum Launch {
 /// Loads a model's kernels.
 type LoadKernels = fn(&Device, ElementType, usize) -> Result<Kernels, RuntimeError>;
 
+/// A captured plan that keeps the model's arenas.
+pub(crate) type RigGraphs = GraphSet<(Arc<Arena>, Arc<Arena>)>;
+
 /// A model, a captured plan, and the block between them.
 pub(crate) struct Rig {
     stream: Stream,
-    graphs: GraphSet<(Arc<Arena>, Arc<Arena>)>,
+    graphs: RigGraphs,
     ring: StepRing,
     pub(crate) model: Model,
     arena: Arc<Arena>,
@@ -168,12 +173,34 @@ impl Rig {
         Self::with_kernels(device, folder, plan, (pages, sequence_length), (Kernels::portable, None))
     }
 
+    /// As [`Self::new`], with graphs of the launches that `record` gives for a point: those of the model, or others.
+    pub(crate) fn captured_of(
+        device: &TestDevice,
+        folder: &Folder,
+        plan: &Plan,
+        sizes: (u32, u32),
+        record: impl Fn(&Model, StepAddress, GridPoint) -> Result<Launches, RuntimeError>,
+    ) -> Self {
+        Self::made(device, folder, plan, sizes, (Kernels::load, None), record)
+    }
+
     fn with_kernels(
+        device: &TestDevice,
+        folder: &Folder,
+        plan: &Plan,
+        sizes: (u32, u32),
+        kernels: (LoadKernels, Option<LaunchOrder>),
+    ) -> Self {
+        Self::made(device, folder, plan, sizes, kernels, |model, step, point| model.record(point, step))
+    }
+
+    fn made(
         device: &TestDevice,
         folder: &Folder,
         plan: &Plan,
         (pages, sequence_length): (u32, u32),
         (load, order): (LoadKernels, Option<LaunchOrder>),
+        record: impl Fn(&Model, StepAddress, GridPoint) -> Result<Launches, RuntimeError>,
     ) -> Self {
         let (device, config) = (device.device(), &folder.config);
         let largest = |count: fn(&GridPoint) -> u64| plan.points().iter().map(count).max().unwrap_or(1) as u32;
@@ -204,9 +231,15 @@ impl Rig {
             .expect("the device works");
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");
-        let record = |recording: &mut PointRecording<'_>, point| recording.launch(model.record(point, ring.address())?);
+        let record =
+            |recording: &mut PointRecording<'_>, point| recording.launch(record(&model, ring.address(), point)?);
         let graphs = GraphSet::capture(plan, &stream, model.memory(), record).expect("the capture");
         Self { stream, graphs, ring, model, arena, block }
+    }
+
+    /// What a proof takes.
+    pub(crate) fn parts(&mut self) -> (&mut RigGraphs, &Model, &mut StepRing, &Stream) {
+        (&mut self.graphs, &self.model, &mut self.ring, &self.stream)
     }
 
     /// The launches of a point.

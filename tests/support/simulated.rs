@@ -22,11 +22,11 @@ pub(crate) fn open(seed: Option<u64>, watched: bool) -> Result<Arc<Device>, Stri
     install(Options { seed, detectors, ..Options::default() }, &modules)
 }
 
-/// Opens it with the plant of build/planted.rs in its kernels, under all detectors.
-pub(crate) fn open_planted(plant: &str) -> Result<Arc<Device>, String> {
+/// Opens it with the plant of build/planted.rs in its kernels, under these detectors.
+pub(crate) fn open_planted(plant: &str, detectors: Detectors) -> Result<Arc<Device>, String> {
     let modules = kernels::planted_modules(plant).ok_or_else(|| format!("there is no plant `{plant}`"))?;
     // A block takes milliseconds here, and a plant that never ends should not take long.
-    install(Options { detectors: Detectors::all(), block_seconds: 3, ..Options::default() }, &modules)
+    install(Options { detectors, block_seconds: 3, ..Options::default() }, &modules)
 }
 
 fn install(options: Options, modules: &[&'static HostModule]) -> Result<Arc<Device>, String> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gridpoint_graph::verify::{VerifyOptions, VerifyProgress, VerifyReport};
 use gridpoint_graph::{
     CaptureMode, CaptureProgress, CaptureSummary, GraphDescription, StepKind, StepReport, StepTotals,
 };
@@ -168,6 +169,24 @@ impl Engine {
         }
         self.run_time += started.elapsed();
         Ok(Some(StepOutcome { report, events }))
+    }
+
+    /// Replays every graph that serves with real steps, and compares what each leaves with eager launches, bit for bit; see
+    /// [`gridpoint_graph::verify`]. Requests that wait are not touched, and the engine serves as before. On the host it takes three
+    /// times [`VerifyOptions::cache_bytes`] for as long.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] while requests are running, since steps are tried in the kv cache; [`EngineError::Verify`] when the device
+    /// fails, with what was seen before.
+    pub fn verify(
+        &mut self,
+        options: &VerifyOptions,
+        observe: impl FnMut(&VerifyProgress),
+    ) -> Result<VerifyReport, EngineError> {
+        match self.scheduler.running() {
+            0 => self.runner.verify(options, observe),
+            running => Err(EngineError::Busy { running }),
+        }
     }
 
     /// The next step, within the rows of the language-model head that there is memory for.

@@ -18,12 +18,31 @@ pub enum EngineError {
     /// A step's block or its replay.
     #[error(transparent)]
     Block(#[from] gridpoint_graph::StepError),
+    /// Points of which there is nothing to prove.
+    #[error(
+        "{eager} of {points} points have no graph: replay must be on and every graph captured for a proof of replay"
+    )]
+    NotCaptured {
+        /// Points without a graph.
+        eager: usize,
+        /// All points.
+        points: usize,
+    },
     /// Limits that no scheduler can work under.
     #[error(transparent)]
     Limits(#[from] LimitsError),
     /// Outputs that are not those of the step: a defect, never of an input.
     #[error(transparent)]
     Commit(#[from] StepError),
+    /// Graphs are proved with the memory of requests.
+    #[error("`{running}` requests are running: graphs can be verified only while none is")]
+    Busy {
+        /// Requests running.
+        running: usize,
+    },
+    /// The device failed while graphs were verified.
+    #[error(transparent)]
+    Verify(#[from] Box<gridpoint_graph::verify::VerifyFailure<EngineError>>),
     /// Positions beyond the model's have no rotary angles that it was trained with.
     #[error(
         "the longest sequence is `{given}` tokens: it must be at least 1 and at most the model's `max_position_embeddings`, {longest}"

@@ -54,6 +54,7 @@ mod request;
 mod runner;
 mod scheduler;
 mod step;
+mod verify;
 
 pub use engine::{Engine, EngineOptions, StepOutcome};
 pub use error::{EngineError, IntegrityError, LimitsError, RequestError, SamplingError, StepError};
@@ -62,3 +63,4 @@ pub use pages::{PAGE_TOKENS, PagePool, Pages, pages_for};
 pub use request::{FinishReason, FinishedRequest, Logprobs, NewRequest, RequestId, RequestStatus, SamplingParameters};
 pub use scheduler::{Scheduler, SchedulerLimits};
 pub use step::{Event, RowKind, RowOutput, Sampled, Step, StepRow};
+pub use verify::ModelSubject;

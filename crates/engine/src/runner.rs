@@ -1,5 +1,7 @@
 //! Runs planned steps on the device: one metadata copy and one graph launch each.
 
+mod verify;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

@@ -32,6 +32,7 @@ mod report;
 mod ring;
 mod seconds;
 mod set;
+pub mod verify;
 
 pub use bytes::Bytes;
 pub use capture::{CaptureMode, CaptureOptions, Incomplete};

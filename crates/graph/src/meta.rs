@@ -56,6 +56,20 @@ impl<'slot> StepWriter<'slot> {
         Ok(Self { layout, header, words })
     }
 
+    /// Fills the host's slot with `pattern`, over and over, so that padding holds it; before the first row. An empty pattern leaves
+    /// what the slot's last step wrote.
+    pub fn fill(&mut self, pattern: &[u64]) {
+        for (word, &filling) in self.words.iter_mut().zip(pattern.iter().cycle()) {
+            *word = filling;
+        }
+    }
+
+    /// The block as written so far; the header is written last and is not there yet.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words[..self.layout.bytes() as usize / size_of::<u64>()]
+    }
+
     /// Adds a request that computes `tokens`, the first of them at `first_position` of its sequence, whose cache lies in `pages`.
     /// Returns the row of its first token.
     ///

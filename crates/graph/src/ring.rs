@@ -1,5 +1,7 @@
 //! Pinned host copies of the step block, guarded by events, so that the host can write a step while earlier ones still run.
 
+mod fill;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -28,10 +28,10 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
-    Arithmetic, Capacity, ChoiceOrigin, Epilogue, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed, LaunchOrder,
-    LimitError, MeasuredDevice, Measurement, Model, Need, NotPermitted, PointProducts, ProductChoice, ProductClass,
-    ProductKernel, ProductShape, ProductTable, RequestLengths, RowClass, Segments, StepLengths, TableError,
-    TensorOutput, TileCluster, UnknownWord, WeightStore, Work, Workspace,
+    Arithmetic, CacheSide, Capacity, ChoiceOrigin, Epilogue, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed,
+    LaunchOrder, LimitError, MeasuredDevice, Measurement, Model, Need, NotPermitted, PointProducts, ProductChoice,
+    ProductClass, ProductKernel, ProductShape, ProductTable, RequestLengths, RowClass, Segments, StepLengths,
+    TableError, TensorOutput, TileCluster, UnknownWord, WeightStore, Work, Workspace,
 };
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};

@@ -77,9 +77,23 @@ impl Launch {
         self.programmatic
     }
 
+    /// The same launch with another word of 8 bytes in its parameters, for tests that plant a fault. A word beyond them changes nothing.
+    #[doc(hidden)]
+    pub fn with_parameter(mut self, word: usize, value: u64) -> Self {
+        if let Some(parameter) = self.parameters.get_mut(word) {
+            *parameter = value;
+        }
+        self
+    }
+
     /// The kernel's name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The bytes of the parameter struct, in words of 8, the last one filled up with zeros.
+    pub fn parameters(&self) -> &[u64] {
+        &self.parameters
     }
 
     /// Blocks of the grid.
@@ -142,6 +156,12 @@ impl std::fmt::Debug for Launch {
 /// The launches of one step, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Launches(Vec<Launch>);
+
+impl FromIterator<Launch> for Launches {
+    fn from_iter<I: IntoIterator<Item = Launch>>(launches: I) -> Self {
+        Self(launches.into_iter().collect())
+    }
+}
 
 impl Launches {
     /// No launches yet.

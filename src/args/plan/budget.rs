@@ -131,7 +131,7 @@ fn refused(error: BudgetError) -> Failure {
 }
 
 /// Bytes, with a unit or without.
-fn size(word: &str) -> Result<u64, String> {
+pub(crate) fn size(word: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 9] = [
         ("KiB", 1 << 10),
         ("MiB", 1 << 20),

@@ -2,6 +2,7 @@
 
 mod attention;
 mod geometry;
+mod inspect;
 mod kernels;
 mod launches;
 mod limits;
@@ -13,6 +14,7 @@ mod products;
 mod random;
 mod record;
 
+pub use inspect::CacheSide;
 pub use kernels::Kernels;
 pub use limits::LimitError;
 pub use memory::{Capacity, KvCache, WeightStore, Workspace};

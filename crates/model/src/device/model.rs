@@ -162,20 +162,7 @@ impl Model {
     /// # Errors
     /// The driver's error.
     pub fn poison_workspace(&self) -> Result<()> {
-        const POISON: u8 = 0xFF;
-        let Workspace { stream, row_scales, queries, attended, gated, head_input, logits, .. } = self.workspace;
-        for region in [stream, queries, attended, gated, head_input] {
-            self.run.fill(region, POISON)?;
-        }
-        self.run.fill(row_scales, POISON)?;
-        self.run.fill(logits, POISON)?;
-        let Workspace { work, counters, partial_output, partial_state, .. } = self.workspace;
-        self.run.fill(work, POISON)?;
-        self.run.fill(counters, POISON)?;
-        self.run.fill(partial_output, POISON)?;
-        self.run.fill(partial_state, POISON)?;
-        self.run.fill(self.workspace.product_partials, POISON)?;
-        Ok(())
+        self.fill_workspace(0xFF)
     }
 
     /// Fills the cache with zeros: keys and values of sequences that nobody computed.
