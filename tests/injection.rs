@@ -1,6 +1,8 @@
 //! Every driver call that an engine makes, made to fail once: no panic, a typed error that names the call, nothing left behind, and the
 //! next engine on the same device computes the same tokens.
 
+#[path = "injection/contract.rs"]
+mod contract;
 #[path = "support/simulated.rs"]
 mod simulated;
 mod support;
@@ -159,6 +161,7 @@ fn a_failed_call_is_named_and_leaves_nothing_behind() {
     an_unguarded_slot_is_waited_for(&bench, &expected);
     out_of_memory(&bench, &expected);
     opening(&bench, &expected);
+    contract::check(&bench, &expected);
 }
 
 /// A slot of pinned memory behind which no event could be recorded is still read by a copy: it may not be written before that is over.

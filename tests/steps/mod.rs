@@ -2,6 +2,7 @@
 
 mod batching;
 pub(crate) mod chain;
+mod contract;
 mod models;
 mod products;
 mod reference;
@@ -17,6 +18,7 @@ pub(crate) fn all() -> Vec<Case> {
         models::cases(),
         replay::cases(),
         chain::cases(),
+        contract::cases(),
         batching::cases(),
         reference::cases(),
         products::cases(),

@@ -199,7 +199,8 @@ impl Rig {
         let block = layout.reserve("step block", u64::from(words)).expect("sizes are small");
         let cache = KvCache::reserve(&mut layout, config, pages).expect("sizes are small");
         let arena = Arc::new(Arena::new(device, "the rig", &layout).expect("the memory is there"));
-        let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache))
+        let [run, cache_memory] = [(); 2].map(|()| Arc::clone(&arena));
+        let model = Model::new(config.clone(), kernels, (uploaded, store), (run, workspace), (cache_memory, cache))
             .expect("the device works");
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");

@@ -39,14 +39,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Where the kv cache is lost ([`Scheduler::forget_cache`]), running requests go back to the front of the line and are computed again.
+//!
 //! The device half is [`Engine`]: it hands the model's launches to the graph set to capture, packs each planned step into a block,
-//! and replays. It sees no device pointer.
+//! and replays. It sees no device pointer. [`Engine::sleep`], [`Engine::wake`] and [`Engine::update_weights`] give memory back, take it
+//! again and replace weights under graphs that stay valid.
 //!
 //! The scheduling half does not know what a model, a graph, a device or a text is: tokens are numbers, pages are numbers,
 //! and a step is a list of rows.
 
 mod engine;
 mod error;
+mod lifecycle;
 mod memory;
 mod pages;
 mod request;
@@ -55,7 +59,8 @@ mod scheduler;
 mod step;
 
 pub use engine::{Engine, EngineOptions, StepOutcome};
-pub use error::{EngineError, IntegrityError, LimitsError, RequestError, SamplingError, StepError};
+pub use error::{EngineError, IntegrityError, LimitsError, NotReady, RequestError, SamplingError, StepError};
+pub use lifecycle::{InFlight, Memory, SleepReport, UpdateReport};
 pub use memory::MemoryReport;
 pub use pages::{PAGE_TOKENS, PagePool, Pages, pages_for};
 pub use request::{FinishReason, FinishedRequest, Logprobs, NewRequest, RequestId, RequestStatus, SamplingParameters};

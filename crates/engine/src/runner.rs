@@ -10,7 +10,7 @@ use gridpoint_graph::{
 };
 use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
 use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
-use gridpoint_runtime::{Device, Stream};
+use gridpoint_runtime::{Device, Staging, Stream};
 
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
@@ -25,6 +25,7 @@ pub(crate) struct Runner {
     graphs: GraphSet,
     ring: StepRing,
     model: Model,
+    staging: Staging,
     memory: MemoryReport,
     replay: bool,
 }
@@ -64,7 +65,7 @@ impl Runner {
         options: &EngineOptions,
         observe: impl FnMut(&CaptureProgress),
     ) -> Result<Self, EngineError> {
-        let Placed { model, run, block, report } = place(device, config, weights, sizes, options)?;
+        let Placed { model, run, block, staging, report } = place(device, config, weights, sizes, options)?;
         let stream = Stream::new(device)?;
         let ring = StepRing::new(&run, block, sizes.logit_rows)?;
         let retained: Arc<dyn Any + Send + Sync> = Arc::new(model.memory());
@@ -77,7 +78,7 @@ impl Runner {
             false => GraphSet::without_graphs(plan, record)?,
         };
         log_products(graphs.points(), &model);
-        Ok(Self { stream, graphs, ring, model, memory: report, replay: options.replay })
+        Ok(Self { stream, graphs, ring, model, staging, memory: report, replay: options.replay })
     }
 
     /// Which kernels the products of a step took.
@@ -97,6 +98,11 @@ impl Runner {
 
     pub(crate) fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// What sleep and updates take: the stream of the steps, the way for bytes of the host, and the model.
+    pub(crate) fn update_parts(&mut self) -> (&Stream, &mut Staging, &Model) {
+        (&self.stream, &mut self.staging, &self.model)
     }
 
     /// Runs one step and waits for it.

@@ -28,7 +28,7 @@ pub struct Kernels {
     pub(crate) attention: Attention,
     pub(crate) sample: Resident<SampleParameters>,
     pub(crate) products: ProductKernels,
-    element: ElementType,
+    pub(super) element: ElementType,
     device: Arc<MeasuredDevice>,
     table: Option<Arc<ProductTable>>,
 }

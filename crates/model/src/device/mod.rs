@@ -12,6 +12,7 @@ mod order;
 mod products;
 mod random;
 mod record;
+mod upload;
 
 pub use kernels::Kernels;
 pub use limits::LimitError;
@@ -24,3 +25,4 @@ pub use products::{
     ProductChoice, ProductClass, ProductKernel, ProductShape, ProductTable, RowClass, Segments, TableError,
     TensorOutput, TileCluster, UnknownWord,
 };
+pub use upload::{NewWeights, UpdateBytes};
