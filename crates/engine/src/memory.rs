@@ -159,7 +159,7 @@ pub(crate) fn place(
     let mut layout = ArenaLayout::new();
     let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
     let uploaded = Arc::new(Arena::releasable(device, "the model's weights", &layout)?);
-    let mut staging = Model::staging(device)?;
+    let mut staging = Model::staging(device, &store)?;
     Model::upload_into(&uploaded, &mut staging, config, weights, &store)?;
 
     let pages = affordable_pages(device, config, (sizes, &kernels), options)?;

@@ -155,12 +155,13 @@ fn download(bytes: DeviceBytes<'_>) -> Result<Vec<u8>> {
 }
 
 impl Model {
-    /// Staging memory of the size that uploads and updates want.
+    /// Staging memory for uploads and updates of these weights: two halves of 8 MiB, or of the largest tensor where that is less.
     ///
     /// # Errors
     /// The driver's error.
-    pub fn staging(device: &Arc<Device>) -> Result<Staging> {
-        Ok(Staging::new(device, STAGING_BYTES)?)
+    pub fn staging(device: &Arc<Device>, store: &WeightStore) -> Result<Staging> {
+        let largest = store.uploads.iter().map(|region| region.bytes()).max().unwrap_or(1);
+        Ok(Staging::new(device, largest.min(STAGING_BYTES as u64) as usize)?)
     }
 
     /// Allocates an arena for `store` and uploads the weights and the rotary table into it.
@@ -175,7 +176,7 @@ impl Model {
         store: &WeightStore,
     ) -> Result<Arc<Arena>> {
         let arena = Arena::new(device, "the model's weights", layout)?;
-        Self::upload_into(&arena, &mut Self::staging(device)?, config, weights, store)?;
+        Self::upload_into(&arena, &mut Self::staging(device, store)?, config, weights, store)?;
         Ok(Arc::new(arena))
     }
 
