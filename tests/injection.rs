@@ -45,7 +45,14 @@ impl Bench {
             config: ModelConfig::load(&folder).expect("the configuration is good"),
             checkpoint: Checkpoint::open(&folder).expect("the weights are there"),
             plan: plan(&limits, &Policy::default()).expect("a plan"),
-            options: EngineOptions { max_requests: 1, max_tokens: 16, kv_pages: Some(5), ..EngineOptions::default() },
+            options: EngineOptions {
+                max_requests: 1,
+                max_tokens: 16,
+                // A short rotary table: it is made hundreds of times.
+                max_sequence_length: Some(128),
+                kv_pages: Some(5),
+                ..EngineOptions::default()
+            },
         }
     }
 

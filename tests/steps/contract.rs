@@ -25,7 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Steps of at most this many tokens, so that prompts are cut.
-const TOKENS: u32 = 16;
+const TOKENS: u32 = 8;
 
 fn engine(device: &TestDevice, folder: &Folder) -> Engine {
     let limits = Limits { max_requests: 3, max_tokens: TOKENS, ..Limits::default() };
@@ -48,7 +48,7 @@ fn requests() -> Vec<NewRequest> {
         sampling: if index % 2 == 0 { SamplingParameters::GREEDY } else { sampling },
         ..NewRequest::greedy(prompt(index, length), max_new_tokens)
     };
-    vec![request(0, 5, 12), request(1, 40, 6), request(2, 70, 5), request(3, 3, 4)]
+    vec![request(0, 5, 6), request(1, 12, 3), request(2, 18, 2), request(3, 3, 2)]
 }
 
 /// Tokens, and log-probabilities as bits, prompt first.
@@ -89,13 +89,16 @@ fn sleep_does_not_show(device: &TestDevice) {
     let expected = fresh(device, &folder);
     let mut engine = engine(device, &folder);
     let sleepy = run(&mut engine, |engine, step| {
-        if [1, 4, 5, 9].contains(&step) {
+        if [1, 3, 4, 7].contains(&step) {
             let report = engine.sleep(Memory::KvCache).expect("it sleeps");
             assert_eq!(report.released, engine.memory().kv_cache);
             assert!(report.requeued > 0);
             assert_eq!(engine.asleep(), Some(Memory::KvCache));
             let refused = engine.step().map(drop).expect_err("there is no cache");
-            assert!(matches!(refused, EngineError::NotReady(NotReady::Asleep { memory: Memory::KvCache })), "{refused}");
+            assert!(
+                matches!(refused, EngineError::NotReady(NotReady::Asleep { memory: Memory::KvCache })),
+                "{refused}"
+            );
             assert_eq!(engine.wake(Memory::Both).expect("it wakes"), report.released);
         }
     });
@@ -154,10 +157,9 @@ impl Trainer {
 fn check_update(device: &TestDevice, shape: &Shape) {
     let other = Shape { seed: shape.seed + 100, ..shape.clone() };
     let (first, second) = (shape.folder(), other.folder());
-    let expected = [fresh(device, &first), fresh(device, &second)];
-    assert_ne!(expected[0], expected[1], "the weights differ, or this shows nothing");
     let mut engine = engine(device, &first);
-    assert_eq!(run(&mut engine, |_, _| ()), expected[0]);
+    let expected = [run(&mut engine, |_, _| ()), fresh(device, &second)];
+    assert_ne!(expected[0], expected[1], "the weights differ, or this shows nothing");
 
     let report = engine.update_weights(&second.weights(), InFlight::Refuse).expect("the weights are good");
     let bytes = second.weights().plan().bytes();
@@ -185,7 +187,7 @@ fn weights_change_in_place(device: &TestDevice) {
 }
 
 fn float16_weights_change_in_place(device: &TestDevice) {
-    check_update(device, &Shape { element: ElementType::Float16, bias: true, heads: 3, ..Shape::default() });
+    check_update(device, &Shape { element: ElementType::Float16, bias: true, heads: 3, layers: 1, ..Shape::default() });
 }
 
 /// Requests that run when the weights change: refused, computed again, or continued knowingly.
@@ -234,10 +236,13 @@ fn requests_in_flight(device: &TestDevice) {
 fn what_is_wrong_is_said_first(device: &TestDevice) {
     let shape = Shape::default();
     let folder = shape.folder();
-    let expected = fresh(device, &folder);
     let mut engine = engine(device, &folder);
+    let expected = run(&mut engine, |_, _| ());
     for (other, says) in [
-        (Shape { hidden: 192, heads: 3, ..shape.clone() }, "the new weights have the device tensor `model.embed_tokens [259, 192]`"),
+        (
+            Shape { hidden: 192, heads: 3, ..shape.clone() },
+            "the new weights have the device tensor `model.embed_tokens [259, 192]`",
+        ),
         (Shape { layers: 1, ..shape.clone() }, "the new weights have the device tensor `model.norm [1, 128]`"),
         (Shape { tied: true, ..shape.clone() }, "the new weights have the device tensor `no tensor`"),
         (Shape { element: ElementType::Float16, ..shape.clone() }, "the new weights have the type `float16`"),
@@ -250,11 +255,23 @@ fn what_is_wrong_is_said_first(device: &TestDevice) {
     let trainer = Trainer::new(device, shape.element, Shape { seed: 9, ..shape }.tensors());
     type Spoil = fn(&mut Vec<GivenTensor<'_>>);
     let spoilt: [(Spoil, &str); 5] = [
-        (|tensors| drop(tensors.remove(1)), "`tensors on the device` has no tensor `model.layers.0.input_layernorm.weight`"),
-        (|tensors| tensors.push(tensors[2].clone()), "`tensors on the device`: tensor `model.layers.0.self_attn.q_proj.weight` was given twice"),
+        (
+            |tensors| drop(tensors.remove(1)),
+            "`tensors on the device` has no tensor `model.layers.0.input_layernorm.weight`",
+        ),
+        (
+            |tensors| tensors.push(tensors[2].clone()),
+            "`tensors on the device`: tensor `model.layers.0.self_attn.q_proj.weight` was given twice",
+        ),
         (|tensors| tensors[2].shape.reverse(), ""),
-        (|tensors| tensors[0].shape = vec![1, 259, 128], "`tensors on the device`: tensor `model.embed_tokens.weight` has shape [1, 259, 128]"),
-        (|tensors| tensors[3].shape[0] += 1, "`tensors on the device`: tensor `model.layers.0.self_attn.k_proj.weight` of shape [65, 128] has `16384` bytes"),
+        (
+            |tensors| tensors[0].shape = vec![1, 259, 128],
+            "`tensors on the device`: tensor `model.embed_tokens.weight` has shape [1, 259, 128]",
+        ),
+        (
+            |tensors| tensors[3].shape[0] += 1,
+            "`tensors on the device`: tensor `model.layers.0.self_attn.k_proj.weight` of shape [65, 128] has `16384` bytes",
+        ),
     ];
     for (spoil, says) in spoilt {
         let mut tensors = trainer.given();

@@ -66,3 +66,8 @@ pub use pages::{PAGE_TOKENS, PagePool, Pages, pages_for};
 pub use request::{FinishReason, FinishedRequest, Logprobs, NewRequest, RequestId, RequestStatus, SamplingParameters};
 pub use scheduler::{Scheduler, SchedulerLimits};
 pub use step::{Event, RowKind, RowOutput, Sampled, Step, StepRow};
+
+/// The page's examples are compiled with this crate's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/rl.md")]
+struct PageOfTheContract;

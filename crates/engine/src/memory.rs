@@ -176,8 +176,7 @@ pub(crate) fn place(
         kv_page: KvCache::page_bytes(config),
     };
     let run_memory = Arc::clone(&run);
-    let model =
-        Model::new(config.clone(), kernels, (uploaded, store), (run_memory, workspace), (cache_memory, cache))?;
+    let model = Model::new(config.clone(), kernels, (uploaded, store), (run_memory, workspace), (cache_memory, cache))?;
     Ok(Placed { model, run, block, staging, report })
 }
 

@@ -184,7 +184,8 @@ impl Request {
         let prompt = tokens.len() as u32;
         let logprobs = logprobs.then(|| Logprobs { prompt: vec![None], tokens: Vec::new() });
         let prefill = prompt;
-        let request = Self { id, tokens, prompt, prefill, cached: 0, limit, sampling, stop_tokens, logprobs, served: 0 };
+        let request =
+            Self { id, tokens, prompt, prefill, cached: 0, limit, sampling, stop_tokens, logprobs, served: 0 };
         debug_assert_eq!(request.check_counts(), Ok(()));
         request
     }

@@ -7,10 +7,10 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use crate::weight_lookup::{Tensor, Tensors};
 use crate::error::{ModelError, Result, excerpt, read_bytes, regular_file};
 use crate::json::{Object, parse_object};
 use crate::mmap::map;
+use crate::weight_lookup::{Tensor, Tensors};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

@@ -149,7 +149,9 @@ pub enum ModelError {
         expected: u64,
     },
     /// Weights that are not those of the model whose place they are to take.
-    #[error("the new weights have {field} `{found}`, the model was loaded with {expected}: an update keeps the model and changes numbers alone")]
+    #[error(
+        "the new weights have {field} `{found}`, the model was loaded with {expected}: an update keeps the model and changes numbers alone"
+    )]
     OtherModel {
         /// What differs.
         field: String,

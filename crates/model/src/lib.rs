@@ -15,13 +15,13 @@
 mod checkpoint;
 mod config;
 mod device;
+mod device_weights;
 mod error;
 mod json;
 mod mmap;
 mod rope;
 mod shapes;
 mod tokenizer;
-mod device_weights;
 mod weight_lookup;
 mod weight_plan;
 mod weight_source;
@@ -31,9 +31,9 @@ pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
     Arithmetic, Capacity, ChoiceOrigin, Epilogue, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed, LaunchOrder,
-    LimitError, MeasuredDevice, Measurement, Model, Need, NewWeights, NotPermitted, PointProducts, ProductChoice, ProductClass,
-    ProductKernel, ProductShape, ProductTable, RequestLengths, RowClass, Segments, StepLengths, TableError,
-    TensorOutput, TileCluster, UnknownWord, UpdateBytes, WeightStore, Work, Workspace,
+    LimitError, MeasuredDevice, Measurement, Model, Need, NewWeights, NotPermitted, PointProducts, ProductChoice,
+    ProductClass, ProductKernel, ProductShape, ProductTable, RequestLengths, RowClass, Segments, StepLengths,
+    TableError, TensorOutput, TileCluster, UnknownWord, UpdateBytes, WeightStore, Work, Workspace,
 };
 pub use device_weights::{DeviceWeights, GivenTensor};
 pub use error::{ModelError, Result};

@@ -38,7 +38,10 @@ pub(crate) trait Tensors<B> {
 }
 
 /// Finds a model's tensors and checks them: the type of all, and where they are.
-pub(crate) fn find_model<B: Part>(config: &ModelConfig, given: &impl Tensors<B>) -> Result<(ElementType, ModelWeights<B>)> {
+pub(crate) fn find_model<B: Part>(
+    config: &ModelConfig,
+    given: &impl Tensors<B>,
+) -> Result<(ElementType, ModelWeights<B>)> {
     refuse_contradictions(config, given)?;
     let element = match given.tensor(EMBEDDING).map(|tensor| tensor.dtype) {
         Some(Dtype::F16) => ElementType::Float16,

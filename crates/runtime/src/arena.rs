@@ -251,9 +251,7 @@ impl Arena {
             return Ok(());
         }
         // SAFETY: the device's range lies in a region that is there, and the host's is that of the slice.
-        let code = unsafe {
-            (driver::table().cuMemcpyHtoD_v2)(target, values.as_ptr().cast(), size_of_val(values))
-        };
+        let code = unsafe { (driver::table().cuMemcpyHtoD_v2)(target, values.as_ptr().cast(), size_of_val(values)) };
         Ok(driver::check("cuMemcpyHtoD_v2", code)?)
     }
 
@@ -267,9 +265,8 @@ impl Arena {
             return Ok(());
         }
         // SAFETY: as in `upload`; every pattern of bytes is a value of a plain type.
-        let code = unsafe {
-            (driver::table().cuMemcpyDtoH_v2)(values.as_mut_ptr().cast(), source, size_of_val(values))
-        };
+        let code =
+            unsafe { (driver::table().cuMemcpyDtoH_v2)(values.as_mut_ptr().cast(), source, size_of_val(values)) };
         Ok(driver::check("cuMemcpyDtoH_v2", code)?)
     }
 

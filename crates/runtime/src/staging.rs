@@ -56,7 +56,9 @@ impl Staging {
         let capacity = self.capacity();
         let Half { buffer, read } = &mut self.halves[self.next];
         if bytes > capacity {
-            return Err(RuntimeError::CopyOutOfRegion { offset: 0, bytes: bytes as u64, capacity: capacity as u64 }.into());
+            return Err(
+                RuntimeError::CopyOutOfRegion { offset: 0, bytes: bytes as u64, capacity: capacity as u64 }.into()
+            );
         }
         read.synchronize()?;
         fill(&mut buffer.as_mut_slice()[..bytes])?;
@@ -65,9 +67,8 @@ impl Staging {
         }
         // SAFETY: the device's range lies in a region that is there. The half is not written before the event behind this copy has
         // completed, and dropping the stream, which is dropped first, waits for the copy.
-        let code = unsafe {
-            (driver::table().cuMemcpyHtoDAsync_v2)(target, buffer.as_ptr().cast(), bytes, self.stream.raw())
-        };
+        let code =
+            unsafe { (driver::table().cuMemcpyHtoDAsync_v2)(target, buffer.as_ptr().cast(), bytes, self.stream.raw()) };
         driver::check("cuMemcpyHtoDAsync_v2", code).map_err(RuntimeError::from)?;
         if let Err(error) = read.record(&self.stream) {
             // Without an event nothing guards the half.
@@ -94,12 +95,7 @@ impl Staging {
         }
         // SAFETY: the target lies in a region that is there; the source is readable by its contract.
         let code = unsafe {
-            (driver::table().cuMemcpyDtoDAsync_v2)(
-                target,
-                source.address(),
-                source.bytes() as usize,
-                self.stream.raw(),
-            )
+            (driver::table().cuMemcpyDtoDAsync_v2)(target, source.address(), source.bytes() as usize, self.stream.raw())
         };
         Ok(driver::check("cuMemcpyDtoDAsync_v2", code)?)
     }

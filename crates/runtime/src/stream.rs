@@ -8,9 +8,7 @@ use bytemuck::Pod;
 use cust::event::EventFlags;
 use cust::stream::StreamFlags;
 use gridpoint_driver as driver;
-use gridpoint_driver::{
-    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream,
-};
+use gridpoint_driver::{CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream};
 
 use crate::error::from_cust;
 use crate::{Arena, Device, Launch, PinnedBuffer, Recording, Region, RuntimeError};

@@ -84,9 +84,8 @@ impl VirtualMemory {
         let piece_bytes = (largest_handle / granularity * granularity).clamp(granularity, bytes);
         let mut address = CUdeviceptr::default();
         // SAFETY: the pointer is that of a live integer. No address is wished for.
-        let code = unsafe {
-            (driver::table().cuMemAddressReserve)(&mut address, bytes as usize, granularity as usize, 0, 0)
-        };
+        let code =
+            unsafe { (driver::table().cuMemAddressReserve)(&mut address, bytes as usize, granularity as usize, 0, 0) };
         driver::check("cuMemAddressReserve", code)?;
         let pieces = vec![Piece::Empty; bytes.div_ceil(piece_bytes) as usize];
         Ok(Self { address, bytes, piece_bytes, properties: properties(device), pieces: Mutex::new(pieces) })
