@@ -359,6 +359,7 @@ mod tests {
         assert!(!request.samples_after(3));
         // Once more in the middle of it.
         assert_eq!(request.advance(3, 3, None, &[]), None);
+        assert_eq!(request.kind(), RowKind::Prefill, "what was generated is part of the prompt now");
         request.forget_cache();
         assert!(request.samples_after(4));
         assert_eq!(request.advance(4, 4, Some(Sampled { token: 14, logprob: -4.0 }), &[]), None);

@@ -208,6 +208,7 @@ proptest! {
                 prop_assert_eq!(scheduler.commit(stale, &outputs), Err(StepError::Stale { number }));
             }
             let Some(step) = scheduler.next_step() else { break };
+            prop_assert!(step.rows().take(step.decodes()).all(|row| row.samples), "a decode without a token");
             for event in device.run(&mut scheduler, step) {
                 if let Event::Token { request, token, .. } = event {
                     streamed.entry(request).or_default().push(token);
