@@ -232,7 +232,8 @@ impl Rig {
         let cache = KvCache::reserve(&mut layout, config, pages)?;
         let arena = Arc::new(Arena::new(device, "the step's memory", &layout)?);
         let ring = StepRing::new(&arena, block, rows)?;
-        let model = Model::new(config.clone(), kernels, (placed, store), (arena, workspace, cache))?;
+        let model =
+            Model::new(config.clone(), kernels, (placed, store), (Arc::clone(&arena), workspace), (arena, cache))?;
         Ok(Self { model, ring, columns, rows, pages })
     }
 

@@ -3,6 +3,8 @@
 
 #[path = "injection/capture.rs"]
 mod capture;
+#[path = "injection/contract.rs"]
+mod contract;
 #[cfg(target_os = "linux")]
 #[path = "support/nvtx.rs"]
 mod nvtx;
@@ -50,7 +52,14 @@ impl Bench {
             config: ModelConfig::load(&folder).expect("the configuration is good"),
             checkpoint: Checkpoint::open(&folder).expect("the weights are there"),
             plan: plan(&limits, &Policy::default()).expect("a plan"),
-            options: EngineOptions { max_requests: 1, max_tokens: 16, kv_pages: Some(5), ..EngineOptions::default() },
+            options: EngineOptions {
+                max_requests: 1,
+                max_tokens: 16,
+                // A short rotary table: it is made hundreds of times.
+                max_sequence_length: Some(128),
+                kv_pages: Some(5),
+                ..EngineOptions::default()
+            },
         }
     }
 
@@ -198,6 +207,7 @@ fn a_failed_call_is_named_and_leaves_nothing_behind() {
     out_of_memory(&bench, &expected);
     opening(&bench, &expected);
     verifying(&bench);
+    contract::check(&bench, &expected);
     capture::every_call(&bench.device);
     capture::memory_runs_out(&bench.device);
     ranges.check();

@@ -29,7 +29,7 @@ fn every_figure_is_that_of_the_run() {
     let (shape, numbers) = summary(SHAKESPEARE, &["--prompt", "A", "--prompt", "B", "--max-new-tokens", "3"]);
     assert_eq!(
         shape,
-        "#m | dynamic | graphs # (# distinct) | requests: cli, n #, g # | kv: # KB, # pages [r #, t #] … throughput: # tok/s … \
+        "#m | dynamic | graphs # (# distinct) | requests: cli, n #, g # | kv: # MB, # pages [r #, t #] … throughput: # tok/s … \
          total time: #s … mem # allocated/# reserved MB … steps: # … capture # sec"
     );
     let [weights, graphs, distinct, requests, tokens, kv, pages, slots, rows, rest @ ..] = &numbers[..] else {
@@ -37,8 +37,8 @@ fn every_figure_is_that_of_the_run() {
     };
     assert_eq!([*weights, *graphs, *requests, *tokens, *slots, *rows], [3.0, 60.0, 2.0, 3.0, 396.0, 16384.0]);
     assert!((1.0..=60.0).contains(distinct));
-    // Two requests of one page, and the dummy page; a page is 128 KB in this model.
-    assert_eq!([*kv, *pages], [384.0, 3.0]);
+    // Two requests of one page, and the dummy page; a page is 128 KB in this model, and memory comes in units of 2 MB.
+    assert_eq!([*kv, *pages], [2.0, 3.0]);
     let [throughput, seconds, allocated, reserved, steps, capture] = rest else { panic!("{numbers:?}") };
     assert!((throughput * seconds / 6.0 - 1.0).abs() < 0.02, "six tokens: {numbers:?}");
     assert!(*allocated > 6.0 && reserved > allocated, "{numbers:?}");
@@ -49,6 +49,6 @@ fn every_figure_is_that_of_the_run() {
 #[test]
 fn without_graphs_the_line_says_so() {
     let (shape, _) = summary(GQA, &["--prompt-ids", "1", "--max-new-tokens", "1", "--eager"]);
-    assert!(shape.starts_with("#k | dynamic | graphs -- | requests: cli, n #, g # | kv: # KB, # pages"), "{shape}");
+    assert!(shape.starts_with("#k | dynamic | graphs -- | requests: cli, n #, g # | kv: # MB, # pages"), "{shape}");
     assert!(shape.ends_with("… steps: # … capture --"), "{shape}");
 }

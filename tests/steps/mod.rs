@@ -3,6 +3,7 @@
 mod batching;
 mod capture;
 pub(crate) mod chain;
+mod contract;
 mod models;
 mod products;
 mod reference;
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<Case> {
         models::cases(),
         replay::cases(),
         chain::cases(),
+        contract::cases(),
         batching::cases(),
         capture::cases(),
         reference::cases(),

@@ -134,7 +134,7 @@ pub(crate) enum Launch {
 type LoadKernels = fn(&Device, ElementType, usize) -> Result<Kernels, RuntimeError>;
 
 /// A captured plan that keeps the model's arenas.
-pub(crate) type RigGraphs = GraphSet<(Arc<Arena>, Arc<Arena>)>;
+pub(crate) type RigGraphs = GraphSet<[Arc<Arena>; 3]>;
 
 /// A model, a captured plan, and the block between them.
 pub(crate) struct Rig {
@@ -227,7 +227,8 @@ impl Rig {
         let block = layout.reserve("step block", u64::from(words)).expect("sizes are small");
         let cache = KvCache::reserve(&mut layout, config, pages).expect("sizes are small");
         let arena = Arc::new(Arena::new(device, "the rig", &layout).expect("the memory is there"));
-        let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&arena), workspace, cache))
+        let [run, cache_memory] = [(); 2].map(|()| Arc::clone(&arena));
+        let model = Model::new(config.clone(), kernels, (uploaded, store), (run, workspace), (cache_memory, cache))
             .expect("the device works");
         let stream = Stream::new(device).expect("a stream");
         let ring = StepRing::new(&arena, block, capacity.logit_rows).expect("pinned memory");

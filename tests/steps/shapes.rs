@@ -46,19 +46,19 @@ const SEQUENCE: u32 = 1024;
 
 /// A checkpoint that is not there yet.
 #[derive(Clone, Debug)]
-struct Shape {
-    element: ElementType,
-    seed: u64,
-    hidden: usize,
-    intermediate: usize,
-    vocabulary: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    tied: bool,
-    bias: bool,
-    rope: Value,
+pub(crate) struct Shape {
+    pub(crate) element: ElementType,
+    pub(crate) seed: u64,
+    pub(crate) hidden: usize,
+    pub(crate) intermediate: usize,
+    pub(crate) vocabulary: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) tied: bool,
+    pub(crate) bias: bool,
+    pub(crate) rope: Value,
 }
 
 impl Default for Shape {
@@ -131,7 +131,7 @@ impl Shape {
     }
 
     /// Activations of order 1, attention that prefers some tokens clearly, logits that do.
-    fn tensors(&self) -> Vec<Tensor> {
+    pub(crate) fn tensors(&self) -> Vec<Tensor> {
         let Self { hidden, intermediate, vocabulary, head_dim, bias, .. } = *self;
         let (query, kv) = (self.heads * head_dim, self.kv_heads * head_dim);
         let mut tensors = Tensors { element: self.element, random: Random(self.seed), made: Vec::new() };
@@ -158,7 +158,7 @@ impl Shape {
     }
 
     /// Writes the checkpoint as a folder of Hugging Face, and reads it as any other.
-    fn folder(&self) -> Folder {
+    pub(crate) fn folder(&self) -> Folder {
         let folder = Folder::made(&self.config(), self.element, &self.tensors());
         assert_eq!((folder.config.head_dim, folder.config.group_size()), (self.head_dim, self.heads / self.kv_heads));
         folder

@@ -15,6 +15,7 @@ use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::Device;
 
 use crate::error::{EngineError, RequestError};
+use crate::lifecycle::Lifecycle;
 use crate::memory::{MemoryReport, Sizes};
 use crate::phases;
 use crate::request::{FinishedRequest, NewRequest, RequestId, RequestStatus};
@@ -76,8 +77,9 @@ pub struct StepOutcome {
 
 /// A model that serves requests. Requests may be added and cancelled between any two steps.
 pub struct Engine {
-    scheduler: Scheduler,
-    runner: Runner,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) runner: Runner,
+    pub(crate) lifecycle: Lifecycle,
     answers: Answers,
     logit_rows: u32,
     totals: StepTotals,
@@ -111,6 +113,7 @@ impl Engine {
         Ok(Self {
             scheduler,
             runner,
+            lifecycle: Lifecycle::default(),
             answers: Answers::default(),
             logit_rows: sizes.logit_rows,
             totals: StepTotals::default(),
@@ -147,8 +150,10 @@ impl Engine {
     /// Runs the next step; `None` exactly if no request is waiting or running.
     ///
     /// # Errors
-    /// The device's error. Nothing of the step has been committed: called again, it is planned anew.
+    /// [`EngineError::NotReady`] while the engine sleeps or lacks weights, or the device's error. Nothing of the step has been committed:
+    /// called again, it is planned anew.
     pub fn step(&mut self) -> Result<Option<StepOutcome>, EngineError> {
+        self.ready()?;
         let started = Instant::now();
         let Some(step) = self.plan_step() else { return Ok(None) };
         self.peak_pages = self.peak_pages.max(self.scheduler.pool().used());

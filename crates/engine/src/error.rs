@@ -1,5 +1,6 @@
 //! What can be wrong with limits, requests and steps, each in one sentence.
 
+use crate::lifecycle::Memory;
 use crate::request::{RequestId, SamplingParameters};
 
 /// Why an engine could not be made, or a step not be run.
@@ -31,6 +32,17 @@ pub enum EngineError {
     /// Limits that no scheduler can work under.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// The engine sleeps or lacks weights.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    /// Weights were to change under requests whose keys and values are those of the old ones.
+    #[error(
+        "`{running}` requests are running with keys and values of the old weights: finish or cancel them, or say whether they are computed again (InFlight::Recompute) or go on as they are (InFlight::KeepStale)"
+    )]
+    RequestsRunning {
+        /// How many.
+        running: usize,
+    },
     /// Outputs that are not those of the step: a defect, never of an input.
     #[error(transparent)]
     Commit(#[from] StepError),
@@ -59,6 +71,25 @@ pub enum EngineError {
         /// Asked for.
         given: f64,
     },
+}
+
+/// Why no step may run now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// Memory is given back.
+    #[error("the engine is asleep, the memory of {memory} is released: it must be woken first (Engine::wake)")]
+    Asleep {
+        /// What is missing.
+        memory: Memory,
+    },
+    /// The memory of the weights is there again, and they are not.
+    #[error("the weights were released and are lost: they must be written first (Engine::update_weights)")]
+    WeightsLost,
+    /// An update failed in the middle.
+    #[error(
+        "the last update of the weights failed in the middle, they are of two models: an update must succeed first (Engine::update_weights)"
+    )]
+    WeightsMixed,
 }
 
 /// Limits that no scheduler can work under.

@@ -39,14 +39,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Where the kv cache is lost ([`Scheduler::forget_cache`]), running requests go back to the front of the line and are computed again.
+//!
 //! The device half is [`Engine`]: it hands the model's launches to the graph set to capture, packs each planned step into a block,
-//! and replays. It sees no device pointer.
+//! and replays. It sees no device pointer. [`Engine::sleep`], [`Engine::wake`] and [`Engine::update_weights`] give memory back, take it
+//! again and replace weights under graphs that stay valid.
 //!
 //! The scheduling half does not know what a model, a graph, a device or a text is: tokens are numbers, pages are numbers,
 //! and a step is a list of rows.
 
 mod engine;
 mod error;
+mod lifecycle;
 mod memory;
 mod pages;
 mod phases;
@@ -57,10 +61,16 @@ mod step;
 mod verify;
 
 pub use engine::{Engine, EngineOptions, StepOutcome};
-pub use error::{EngineError, IntegrityError, LimitsError, RequestError, SamplingError, StepError};
+pub use error::{EngineError, IntegrityError, LimitsError, NotReady, RequestError, SamplingError, StepError};
+pub use lifecycle::{InFlight, Memory, SleepReport, UpdateReport};
 pub use memory::MemoryReport;
 pub use pages::{PAGE_TOKENS, PagePool, Pages, pages_for};
 pub use request::{FinishReason, FinishedRequest, Logprobs, NewRequest, RequestId, RequestStatus, SamplingParameters};
 pub use scheduler::{Scheduler, SchedulerLimits};
 pub use step::{Event, RowKind, RowOutput, Sampled, Step, StepRow};
 pub use verify::ModelSubject;
+
+/// The page's examples are compiled with this crate's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/rl.md")]
+struct PageOfTheContract;

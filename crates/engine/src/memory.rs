@@ -7,7 +7,7 @@ use gridpoint_model::{
     Capacity, Kernels, KvCache, LaunchOrder, Model, ModelConfig, ModelError, WeightStore, Weights, Workspace,
 };
 use gridpoint_plan::{GridPoint, Plan};
-use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError};
+use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError, Staging};
 
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
@@ -20,13 +20,13 @@ const LOGIT_BYTES: u64 = 64 << 20;
 /// Bytes of device memory by use, all of them our own allocations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryReport {
-    /// Weights and the rotary table.
+    /// Weights and the rotary table, in whole units of the granularity of memory that can be given back.
     pub weights: u64,
     /// Activations, scratch and logits of the largest step.
     pub workspace: u64,
     /// The step block.
     pub step_block: u64,
-    /// The kv cache.
+    /// The kv cache, in whole units of the device's granularity.
     pub kv_cache: u64,
     /// Its pages, the dummy page among them.
     pub kv_pages: u32,
@@ -109,18 +109,27 @@ impl Sizes {
         let workspace = Workspace::reserve(&mut layout, config, kernels, self.capacity(pages))?;
         let workspace_bytes = layout.bytes();
         let block = layout.reserve("step block", self.block_words(pages)?)?;
-        let cache = KvCache::reserve(&mut layout, config, pages)?;
-        Ok(RunLayout { layout, workspace, workspace_bytes, block, cache })
+        let mut cache_layout = ArenaLayout::new();
+        let cache = KvCache::reserve(&mut cache_layout, config, pages)?;
+        Ok(RunLayout { layout, workspace, workspace_bytes, block, cache_layout, cache })
     }
 }
 
-/// Where everything that a step touches lies, beside the weights.
+/// Where everything that a step touches lies, beside the weights. The kv cache has an arena of its own, which can be given back.
 struct RunLayout {
     layout: ArenaLayout,
     workspace: Workspace,
     workspace_bytes: u64,
     block: Region<u64>,
+    cache_layout: ArenaLayout,
     cache: KvCache,
+}
+
+impl RunLayout {
+    /// Bytes of device memory that it takes.
+    fn bytes(&self, device: &Device) -> Result<u64, RuntimeError> {
+        Ok(self.layout.bytes().saturating_add(Arena::releasable_bytes(device, self.cache_layout.bytes())?))
+    }
 }
 
 /// A model in memory, and the block through which steps reach it.
@@ -128,6 +137,7 @@ pub(crate) struct Placed {
     pub(crate) model: Model,
     pub(crate) run: Arc<Arena>,
     pub(crate) block: Region<u64>,
+    pub(crate) staging: Staging,
     pub(crate) report: MemoryReport,
 }
 
@@ -150,22 +160,26 @@ pub(crate) fn place(
     sizes.reserve(config, &kernels, 2)?;
     let mut layout = ArenaLayout::new();
     let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
-    let uploaded = Model::upload(device, config, weights, &layout, &store)?;
+    let uploaded = Arc::new(Arena::releasable(device, "the model's weights", &layout)?);
+    let mut staging = Model::staging(device, &store)?;
+    Model::upload_into(&uploaded, &mut staging, config, weights, &store)?;
 
     let pages = affordable_pages(device, config, (sizes, &kernels), options)?;
-    let RunLayout { layout: run_layout, workspace, workspace_bytes, block, cache } =
+    let RunLayout { layout: run_layout, workspace, workspace_bytes, block, cache_layout, cache } =
         sizes.reserve(config, &kernels, pages)?;
-    let run = Arc::new(Arena::new(device, "a step's memory and the kv cache", &run_layout)?);
+    let run = Arc::new(Arena::new(device, "a step's memory", &run_layout)?);
+    let cache_memory = Arc::new(Arena::releasable(device, "the kv cache", &cache_layout)?);
     let report = MemoryReport {
-        weights: layout.bytes(),
+        weights: uploaded.bytes(),
         workspace: workspace_bytes,
         step_block: block.bytes(),
-        kv_cache: KvCache::page_bytes(config) * u64::from(pages),
+        kv_cache: cache_memory.bytes(),
         kv_pages: pages,
         kv_page: KvCache::page_bytes(config),
     };
-    let model = Model::new(config.clone(), kernels, (uploaded, store), (Arc::clone(&run), workspace, cache))?;
-    Ok(Placed { model, run, block, report })
+    let run_memory = Arc::clone(&run);
+    let model = Model::new(config.clone(), kernels, (uploaded, store), (run_memory, workspace), (cache_memory, cache))?;
+    Ok(Placed { model, run, block, staging, report })
 }
 
 /// As many pages as the options ask for, or as fit `memory_utilization` of the memory that is free once the weights are there.
@@ -183,7 +197,7 @@ fn affordable_pages(
     // Beside the pages lie the workspace, and attention's partials, which grow with the pages.
     let mut pages = u32::try_from(wanted.min(budget / page.max(1))).unwrap_or(u32::MAX);
     loop {
-        let needed = sizes.reserve(config, kernels, pages)?.layout.bytes();
+        let needed = sizes.reserve(config, kernels, pages)?.bytes(device)?;
         if needed <= budget {
             return Ok(pages);
         }
@@ -195,7 +209,7 @@ fn affordable_pages(
                     "the plan's largest step with two pages of the kv cache, in {:.0} % of the free memory,",
                     options.memory_utilization * 100.0
                 ),
-                needed: sizes.reserve(config, kernels, 2)?.layout.bytes(),
+                needed: sizes.reserve(config, kernels, 2)?.bytes(device)?,
                 free: memory.free,
                 total: memory.total,
             }

@@ -123,7 +123,7 @@ pub enum FinishReason {
 /// Where a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequestStatus {
-    /// In line for a slot and pages.
+    /// In line for a slot and pages: for the first time, or again after the kv cache was lost.
     Waiting,
     /// Admitted.
     Running,
@@ -158,13 +158,15 @@ pub struct FinishedRequest {
 
 /// A request that was taken and has not ended.
 ///
-/// Its counts are ordered `cached <= known <= limit` and `prompt <= known`; everything else is derived from them.
+/// Its counts are ordered `cached <= known <= limit` and `prompt <= prefill <= known`; everything else is derived from them.
 #[derive(Debug)]
 pub(crate) struct Request {
     id: RequestId,
     /// The prompt, then what was generated: `known` tokens.
     tokens: Vec<u32>,
     prompt: u32,
+    /// Tokens that are computed as a prompt: the prompt, and what had been generated when the kv cache was lost.
+    prefill: u32,
     cached: u32,
     limit: u32,
     sampling: SamplingParameters,
@@ -181,7 +183,9 @@ impl Request {
         let NewRequest { prompt: tokens, max_new_tokens: _, sampling, logprobs, stop_tokens } = new;
         let prompt = tokens.len() as u32;
         let logprobs = logprobs.then(|| Logprobs { prompt: vec![None], tokens: Vec::new() });
-        let request = Self { id, tokens, prompt, cached: 0, limit, sampling, stop_tokens, logprobs, served: 0 };
+        let prefill = prompt;
+        let request =
+            Self { id, tokens, prompt, prefill, cached: 0, limit, sampling, stop_tokens, logprobs, served: 0 };
         debug_assert_eq!(request.check_counts(), Ok(()));
         request
     }
@@ -208,9 +212,19 @@ impl Request {
         self.served
     }
 
-    /// A request whose prompt is not wholly cached is prefilled, one token or many.
+    /// A request whose prompt is not wholly cached is prefilled, one token or many; and one whose cache was lost, until it is where it was.
     pub(crate) fn kind(&self) -> RowKind {
-        if self.cached < self.prompt { RowKind::Prefill } else { RowKind::Decode }
+        if self.cached < self.prefill { RowKind::Prefill } else { RowKind::Decode }
+    }
+
+    /// What was cached is lost and has to be computed again, as a prompt of all tokens that are known. Log-probabilities of a prompt that was
+    /// cut short are counted anew with it; those of a whole prompt stand and are not asked for again.
+    pub(crate) fn forget_cache(&mut self) {
+        (self.cached, self.prefill) = (0, self.known());
+        if let Some(logprobs) = self.logprobs.as_mut().filter(|logprobs| logprobs.prompt.len() < self.prompt as usize) {
+            logprobs.prompt.truncate(1);
+        }
+        debug_assert_eq!(self.check_counts(), Ok(()));
     }
 
     /// The next tokens to compute, at most `count`.
@@ -225,9 +239,9 @@ impl Request {
     }
 
     /// The prompt tokens that the next `count` tokens predict, where log-probabilities are kept: target `i` is the token
-    /// after pending token `i`. The last prompt token predicts none of them.
+    /// after pending token `i`. The last prompt token predicts none of them, and a prompt whose log-probabilities are all there has none.
     pub(crate) fn targets(&self, count: u32) -> &[u32] {
-        if self.logprobs.is_none() {
+        if self.logprobs.as_ref().is_none_or(|logprobs| logprobs.prompt.len() >= self.prompt as usize) {
             return &[];
         }
         let start = (self.cached + 1).min(self.prompt);
@@ -271,9 +285,9 @@ impl Request {
 
     /// The one place that states how the counts are ordered.
     pub(crate) fn check_counts(&self) -> Result<(), IntegrityError> {
-        let Self { id: request, prompt, cached, limit, .. } = *self;
+        let Self { id: request, prompt, prefill, cached, limit, .. } = *self;
         let known = self.known();
-        let ordered = 1 <= prompt && prompt <= known && cached <= known && known <= limit;
+        let ordered = 1 <= prompt && prompt <= prefill && prefill <= known && cached <= known && known <= limit;
         if ordered { Ok(()) } else { Err(IntegrityError::Counts { request, cached, known, limit }) }
     }
 
@@ -327,6 +341,33 @@ mod tests {
             corrupt(&mut request);
             assert!(matches!(request.check_counts(), Err(IntegrityError::Counts { request: RequestId(3), .. })));
         }
+    }
+
+    /// The cache is lost twice: inside the prompt, whose log-probabilities are then counted anew, and behind it, where they stand.
+    #[test]
+    fn a_lost_cache_is_computed_again_and_nothing_is_told_twice() {
+        let new = NewRequest { logprobs: true, ..NewRequest::greedy(vec![10, 11, 12], 3) };
+        let mut request = Request::new(RequestId(0), new, 6);
+        assert_eq!(request.advance(1, 1, None, &[-1.0]), None);
+        request.forget_cache();
+        assert_eq!((request.pending(9), request.targets(9)), (&[10, 11, 12][..], &[11, 12][..]));
+        assert_eq!(request.advance(3, 2, Some(Sampled { token: 13, logprob: -3.0 }), &[-1.0, -2.0]), None);
+        assert_eq!(request.kind(), RowKind::Decode);
+        request.forget_cache();
+        assert_eq!(request.kind(), RowKind::Prefill);
+        assert_eq!((request.pending(9), request.targets(9)), (&[10, 11, 12, 13][..], &[][..]));
+        assert!(!request.samples_after(3));
+        // Once more in the middle of it.
+        assert_eq!(request.advance(3, 3, None, &[]), None);
+        assert_eq!(request.kind(), RowKind::Prefill, "what was generated is part of the prompt now");
+        request.forget_cache();
+        assert!(request.samples_after(4));
+        assert_eq!(request.advance(4, 4, Some(Sampled { token: 14, logprob: -4.0 }), &[]), None);
+        assert_eq!((request.kind(), request.pending(9)), (RowKind::Decode, &[14][..]));
+        assert_eq!(request.advance(1, 5, Some(Sampled { token: 15, logprob: -5.0 }), &[]), Some(FinishReason::Length));
+        let finished = request.finish(FinishReason::Length);
+        let logprobs = Logprobs { prompt: vec![None, Some(-1.0), Some(-2.0)], tokens: vec![-3.0, -4.0, -5.0] };
+        assert_eq!((finished.tokens, finished.logprobs), (vec![13, 14, 15], Some(logprobs)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use gridpoint_graph::{
 };
 use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
 use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
-use gridpoint_runtime::{Arena, Device, RuntimeError, Stream, ranges};
+use gridpoint_runtime::{Arena, Device, RuntimeError, Staging, Stream, ranges};
 
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
@@ -22,7 +22,7 @@ use crate::pages::pages_for;
 use crate::step::{RowKind, RowOutput, Sampled, Step};
 
 /// What graphs keep alive: the model's arenas.
-type Retained = (Arc<Arena>, Arc<Arena>);
+type Retained = [Arc<Arena>; 3];
 
 /// A model, its captured graphs, and the stream that they run on.
 pub(crate) struct Runner {
@@ -31,6 +31,7 @@ pub(crate) struct Runner {
     graphs: GraphSet<Retained>,
     ring: StepRing,
     model: Model,
+    staging: Staging,
     memory: MemoryReport,
 }
 
@@ -80,7 +81,7 @@ impl Runner {
         options: &EngineOptions,
         observe: impl FnMut(&CaptureProgress),
     ) -> Result<Self, EngineError> {
-        let Placed { model, run, block, report } = place(device, config, weights, sizes, options)?;
+        let Placed { model, run, block, staging, report } = place(device, config, weights, sizes, options)?;
         let stream = Stream::new(device)?;
         ranges::name_stream(&stream, c"steps");
         let ring = StepRing::new(&run, block, sizes.logit_rows)?;
@@ -94,7 +95,7 @@ impl Runner {
         let graphs =
             recorded.capture(&stream, model.memory(), &capture, observe).map_err(|incomplete| incomplete.error)?;
         log_products(graphs.points(), &model);
-        Ok(Self { stream, graphs, ring, model, memory: report })
+        Ok(Self { stream, graphs, ring, model, staging, memory: report })
     }
 
     /// Which kernels the products of a step took.
@@ -121,6 +122,11 @@ impl Runner {
 
     pub(crate) fn print_graph(&self, index: usize, path: &Path) -> Result<(), RuntimeError> {
         self.graphs.print(index, &self.stream, path)
+    }
+
+    /// What sleep and updates take: the stream of the steps, the way for bytes of the host, and the model.
+    pub(crate) fn update_parts(&mut self) -> (&Stream, &mut Staging, &Model) {
+        (&self.stream, &mut self.staging, &self.model)
     }
 
     /// Runs one step and waits for it.

@@ -239,6 +239,21 @@ impl Scheduler {
         true
     }
 
+    /// The kv cache is lost: every running request goes back to the front of the line, in order of arrival, and says how many they were. Their
+    /// tokens and log-probabilities so far stand; when they run again, prompt and generated tokens are computed as one prompt, and
+    /// the next token is the one that would have come. A step planned before can no longer be committed.
+    pub fn forget_cache(&mut self) -> usize {
+        self.step += 1;
+        let running = std::mem::take(&mut self.running);
+        let count = running.len();
+        for Running { mut request, pages } in running.into_iter().rev() {
+            self.pool.release(pages);
+            request.forget_cache();
+            self.waiting.push_front(request);
+        }
+        count
+    }
+
     /// Hands over the result of a finished request. It is kept until then, and given once.
     pub fn take(&mut self, id: RequestId) -> Option<FinishedRequest> {
         self.finished.remove(&id)

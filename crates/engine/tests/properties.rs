@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Device, alone, render};
 use gridpoint_engine::{
-    Event, FinishReason, FinishedRequest, NewRequest, RequestId, RequestStatus, RowKind, SamplingParameters, Scheduler,
-    SchedulerLimits, Step, StepRow, pages_for,
+    Event, FinishReason, FinishedRequest, NewRequest, RequestId, RequestStatus, RowKind, RowOutput, SamplingParameters,
+    Scheduler, SchedulerLimits, Step, StepError, StepRow, pages_for,
 };
 use proptest::prelude::*;
 
@@ -175,6 +175,51 @@ proptest! {
             prop_assert_eq!(&streamed.collect::<Vec<_>>(), &got.tokens, "what was streamed is what was kept");
             let ends = run.events.iter().filter(|event| matches!(event, Event::Finished { request, .. } if request == id));
             prop_assert_eq!(ends.count(), usize::from(got.reason != FinishReason::Cancelled));
+        }
+    }
+
+    /// Losing the kv cache, once or often, planned step under way or not, does not show in any result; nothing is streamed twice.
+    #[test]
+    fn a_lost_cache_does_not_show(
+        limits in limits(),
+        requests in prop::collection::vec(new_request(50), 1..8),
+        losses in prop::collection::vec((0_usize..40, any::<bool>()), 1..6),
+    ) {
+        let mut scheduler = Scheduler::new(limits).unwrap();
+        let mut device = Device::new(&scheduler);
+        let asked: Vec<(RequestId, NewRequest)> =
+            requests.into_iter().filter_map(|new| Some((scheduler.add(new.clone()).ok()?, new))).collect();
+        let mut streamed: BTreeMap<RequestId, Vec<u32>> = BTreeMap::new();
+        for number in 0.. {
+            let lost = losses.iter().find(|&&(at, _)| at == number);
+            let planned = if lost.is_some_and(|&(_, planned)| planned) { scheduler.next_step() } else { None };
+            if lost.is_some() {
+                let (running, waiting) = (scheduler.running(), scheduler.waiting());
+                prop_assert_eq!(scheduler.forget_cache(), running);
+                device.forget();
+                prop_assert_eq!((scheduler.running(), scheduler.waiting()), (0, running + waiting));
+                prop_assert_eq!(scheduler.pool().used(), 0);
+                prop_assert_eq!(scheduler.check_integrity(), Ok(()));
+            }
+            if let Some(stale) = planned {
+                let number = stale.number();
+                let rows = stale.rows().len();
+                let outputs = vec![RowOutput { sampled: None, prompt_logprobs: &[] }; rows];
+                prop_assert_eq!(scheduler.commit(stale, &outputs), Err(StepError::Stale { number }));
+            }
+            let Some(step) = scheduler.next_step() else { break };
+            prop_assert!(step.rows().take(step.decodes()).all(|row| row.samples), "a decode without a token");
+            for event in device.run(&mut scheduler, step) {
+                if let Event::Token { request, token, .. } = event {
+                    streamed.entry(request).or_default().push(token);
+                }
+            }
+            prop_assert_eq!(scheduler.check_integrity(), Ok(()));
+        }
+        for (id, new) in asked {
+            let expected = alone(&new, limits.max_sequence_length, limits.vocabulary);
+            prop_assert_eq!(streamed.remove(&id).unwrap_or_default(), expected.tokens.clone());
+            prop_assert_eq!(scheduler.take(id), Some(expected), "request {}", id);
         }
     }
 

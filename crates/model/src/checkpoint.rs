@@ -10,6 +10,7 @@ use safetensors::tensor::Metadata;
 use crate::error::{ModelError, Result, excerpt, read_bytes, regular_file};
 use crate::json::{Object, parse_object};
 use crate::mmap::map;
+use crate::weight_lookup::{Tensor, Tensors};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -44,19 +45,6 @@ struct Place {
     shape: Vec<usize>,
     start: usize,
     end: usize,
-}
-
-/// One tensor of a checkpoint.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tensor<'a> {
-    /// The file that holds it.
-    pub(crate) path: &'a Path,
-    /// The type of its elements.
-    pub(crate) dtype: Dtype,
-    /// Its shape, outermost dimension first.
-    pub(crate) shape: &'a [usize],
-    /// Its elements, row-major, little-endian, at any alignment.
-    pub(crate) bytes: &'a [u8],
 }
 
 impl Checkpoint {
@@ -144,11 +132,25 @@ impl Checkpoint {
     }
 
     /// The tensor called `name`.
-    pub(crate) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+    pub(crate) fn tensor(&self, name: &str) -> Option<Tensor<'_, &[u8]>> {
         let place = self.tensors.get(name)?;
         let file = self.files.get(place.file)?;
         let bytes = file.map.get(place.start..place.end)?;
         Some(Tensor { path: &file.path, dtype: place.dtype, shape: &place.shape, bytes })
+    }
+}
+
+impl<'a> Tensors<&'a [u8]> for &'a Checkpoint {
+    fn path(&self) -> &Path {
+        Checkpoint::path(self)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        Checkpoint::names(self)
+    }
+
+    fn tensor(&self, name: &str) -> Option<Tensor<'_, &'a [u8]>> {
+        Checkpoint::tensor(self, name)
     }
 }
 

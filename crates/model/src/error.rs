@@ -126,6 +126,40 @@ pub enum ModelError {
         /// What the field would have to be.
         expected: String,
     },
+    /// Two tensors of one name were given.
+    #[error("`{}`: tensor `{tensor}` was given twice, it must be given once", path.display())]
+    DuplicateTensor {
+        /// Where the tensors come from.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// A tensor was given with more or fewer bytes than its shape says.
+    #[error("`{}`: tensor `{tensor}` of shape {shape:?} has `{found}` bytes, it must have {expected}", path.display())]
+    TensorBytes {
+        /// Where the tensor comes from.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Bytes given.
+        found: u64,
+        /// Bytes of the shape.
+        expected: u64,
+    },
+    /// Weights that are not those of the model whose place they are to take.
+    #[error(
+        "the new weights have {field} `{found}`, the model was loaded with {expected}: an update keeps the model and changes numbers alone"
+    )]
+    OtherModel {
+        /// What differs.
+        field: String,
+        /// The new weights'.
+        found: String,
+        /// The model's.
+        expected: String,
+    },
     /// tokenizer.json cannot be used.
     #[error("`{}` cannot be used: {reason}", path.display())]
     Tokenizer {

@@ -7,7 +7,7 @@
 //!
 //! On the device: [`WeightStore`], [`Workspace`] and [`KvCache`] say what goes where before anything is allocated, and refuse by
 //! [`LimitError`] what no kernel can count; [`Model::upload`] fills the weights ([`Model::randomize`] with numbers, for a [`Shape`]
-//! without a checkpoint), and [`Model::record`] is the page of launches that makes a step of a point.
+//! without a checkpoint), [`Model::update`] writes others over them, and [`Model::record`] is the page of launches that makes a step of a point.
 //!
 //! Nothing that a folder holds makes this crate panic: every fault is a [`ModelError`] that names the file, the field or
 //! tensor, the value and what would be right.
@@ -15,12 +15,14 @@
 mod checkpoint;
 mod config;
 mod device;
+mod device_weights;
 mod error;
 mod json;
 mod mmap;
 mod rope;
 mod shapes;
 mod tokenizer;
+mod weight_lookup;
 mod weight_plan;
 mod weight_source;
 mod weights;
@@ -29,13 +31,14 @@ pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use device::{
     Arithmetic, CacheSide, Capacity, ChoiceOrigin, Epilogue, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed,
-    LaunchOrder, LimitError, MeasuredDevice, Measurement, Model, Need, NotPermitted, PointProducts, ProductChoice,
-    ProductClass, ProductKernel, ProductShape, ProductTable, RequestLengths, RowClass, Segments, StepLengths,
-    TableError, TensorOutput, TileCluster, UnknownWord, WeightStore, Work, Workspace,
+    LaunchOrder, LimitError, MeasuredDevice, Measurement, Model, Need, NewWeights, NotPermitted, PointProducts,
+    ProductChoice, ProductClass, ProductKernel, ProductShape, ProductTable, RequestLengths, RowClass, Segments,
+    StepLengths, TableError, TensorOutput, TileCluster, UnknownWord, UpdateBytes, WeightStore, Work, Workspace,
 };
+pub use device_weights::{DeviceWeights, GivenTensor};
 pub use error::{ModelError, Result};
 pub use rope::{RopeConfig, RopeScaling, inverse_frequencies, rotary_table};
 pub use shapes::{SHAPES, Shape};
 pub use tokenizer::{TokenStream, Tokenizer};
 pub use weight_plan::{DeviceTensor, ElementType, LayerTensors, ModelTensors, WeightPlan};
-pub use weights::{AttentionBiases, HostWeights, LayerWeights, Weights};
+pub use weights::{AttentionBiases, LayerWeights, ModelWeights, Weights};

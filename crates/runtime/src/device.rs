@@ -86,6 +86,7 @@ pub struct Device {
     modules: BTreeMap<String, Module>,
     properties: DeviceProperties,
     warpgroups: bool,
+    ordinal: i32,
     // Declared last: modules are unloaded before the context is released.
     context: Context,
 }
@@ -176,7 +177,7 @@ impl Device {
             modules.insert(image.module.clone(), module);
         }
         let warpgroups = images.warpgroups && properties.compute_capability == WARPGROUPS_COMPUTE_CAPABILITY;
-        Ok(Arc::new(Self { modules, properties, warpgroups, context }))
+        Ok(Arc::new(Self { modules, properties, warpgroups, ordinal: device.as_raw(), context }))
     }
 
     /// Makes the context current on the calling thread: needed once on every thread that uses the device.
@@ -185,6 +186,28 @@ impl Device {
     /// The driver's error.
     pub fn make_current(&self) -> Result<(), RuntimeError> {
         CurrentContext::set_current(&self.context).map_err(from_cust("cuCtxSetCurrent"))
+    }
+
+    /// The driver's number of the device.
+    pub(crate) fn ordinal(&self) -> i32 {
+        self.ordinal
+    }
+
+    /// Whether memory can lie at reserved addresses (`CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED`), so that it can be given
+    /// back and taken again: [`crate::Arena::releasable`]. A driver that does not know the question has none.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn has_virtual_memory(&self) -> Result<bool, RuntimeError> {
+        let mut answer = 0;
+        let attribute = driver::CUdevice_attribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED;
+        // SAFETY: the pointer is that of a live integer.
+        let code = unsafe { (driver::table().cuDeviceGetAttribute)(&mut answer, attribute, self.ordinal) };
+        if code == CUresult::ERROR_INVALID_VALUE {
+            return Ok(false);
+        }
+        driver::check("cuDeviceGetAttribute", code)?;
+        Ok(answer != 0)
     }
 
     /// What the device says of itself.
@@ -196,6 +219,14 @@ impl Device {
     /// the code.
     pub fn has_warpgroups(&self) -> bool {
         self.warpgroups
+    }
+
+    /// Waits for all work of the context.
+    ///
+    /// # Errors
+    /// The driver's error, also of work that failed.
+    pub fn synchronize(&self) -> Result<(), RuntimeError> {
+        CurrentContext::synchronize().map_err(from_cust("cuCtxSynchronize"))
     }
 
     /// Free and total device memory now.

@@ -111,6 +111,32 @@ pub enum RuntimeError {
         /// Bytes of the device.
         total: u64,
     },
+    /// Memory was to be given back that the device cannot take again at the same addresses.
+    #[error(
+        "the memory of {what} cannot be released: `{device}` or its driver has no virtual memory management, so it was allocated for good"
+    )]
+    NotReleasable {
+        /// What lies there.
+        what: String,
+        /// The device's name.
+        device: String,
+    },
+    /// Memory was to be used that is given back.
+    #[error("the memory of {what} is released: it must be restored before it is used")]
+    Released {
+        /// What lies there when it is restored.
+        what: String,
+    },
+    /// Device memory of another length than what is said to lie there.
+    #[error("a region of {region} bytes begins at `{address:#x}`: {expected}")]
+    DeviceRange {
+        /// The address given.
+        address: u64,
+        /// The bytes given.
+        region: u64,
+        /// What would be right.
+        expected: &'static str,
+    },
     /// A layout's size does not fit 64 bits.
     #[error("region `{region}` makes the layout larger than 2^63 bytes")]
     LayoutOverflow {

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | primary context, loaded modules | [`Device`] |
 //! | one `cuMemAlloc` cut into regions | [`ArenaLayout`] -> [`Arena`], [`Region`] |
-//! | pinned host memory | [`PinnedBuffer`] |
+//! | reserved addresses with `cuMemCreate` behind them, given back and taken again | [`Arena::releasable`] |
+//! | pinned host memory | [`PinnedBuffer`]; [`Staging`], two of them that take turns |
+//! | a `CUdeviceptr` of somebody else | [`DeviceBytes`] |
 //! | a function of a module, with its one parameter struct | [`Kernel`] |
 //! | grid, block, shared memory and parameters of one launch | [`Launch`], [`Launches`] |
 //! | what a launch's parameters are, by name | [`Field`], [`Value`] |
@@ -28,6 +30,7 @@ mod arena;
 mod captured;
 mod collection;
 mod device;
+mod device_bytes;
 mod dot;
 mod error;
 mod fields;
@@ -39,9 +42,11 @@ mod launch;
 pub mod parameters;
 mod pinned;
 pub mod ranges;
+mod staging;
 mod step;
 mod stream;
 mod tensor_map;
+mod virtual_memory;
 
 pub use arena::{Arena, ArenaLayout, REGION_ALIGNMENT, Region};
 pub use captured::{CapturedLaunches, GraphIdentity};
@@ -49,6 +54,7 @@ pub use collection::Collection;
 pub use device::{
     Device, DeviceProperties, Image, Images, LEAST_COMPUTE_CAPABILITY, MemoryInfo, WARPGROUPS_COMPUTE_CAPABILITY,
 };
+pub use device_bytes::DeviceBytes;
 pub use error::RuntimeError;
 #[doc(hidden)]
 pub use fields::DESCRIBED;
@@ -58,6 +64,7 @@ pub use gridpoint_driver::CUstream;
 pub use kernel::{Kernel, Parameters};
 pub use launch::{Launch, Launches};
 pub use pinned::PinnedBuffer;
+pub use staging::Staging;
 pub use step::StepAddress;
 pub use stream::{Event, Stream};
 pub use tensor_map::{Swizzle, TensorElement, TensorMap};

@@ -30,8 +30,13 @@ impl<T: Pod> PinnedBuffer<T> {
     /// # Errors
     /// The driver's error.
     pub fn new(length: usize) -> Result<Self, RuntimeError> {
-        let zero = Element(T::zeroed());
-        Ok(Self { buffer: LockedBuffer::new(&zero, length.max(1)).map_err(from_cust("cuMemAllocHost_v2"))? })
+        // SAFETY: it is zeroed before anything reads it.
+        let buffer = unsafe { LockedBuffer::<Element<T>>::uninitialized(length.max(1)) };
+        let mut buffer = buffer.map_err(from_cust("cuMemAllocHost_v2"))?;
+        let elements = buffer.as_mut_slice();
+        // SAFETY: the slice is that of the allocation, and all-zero bytes are a value of its elements (`Zeroable`).
+        unsafe { elements.as_mut_ptr().write_bytes(0, elements.len()) };
+        Ok(Self { buffer })
     }
 
     /// Elements.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytemuck::Pod;
 use gridpoint_driver as driver;
 use gridpoint_driver::{
-    CUdeviceptr, CUevent, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream,
+    CUevent, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream,
 };
 
 use crate::{Arena, Device, Launch, PinnedBuffer, Recording, Region, RuntimeError};
@@ -131,7 +131,7 @@ impl Stream {
     /// event recorded behind the copy has completed; [`PinnedBuffer`] is only writable through `&mut`, and the ring of steps guards it.
     ///
     /// # Errors
-    /// [`RuntimeError::CopyOutOfRegion`] when it does not fit, or the driver's error.
+    /// [`RuntimeError::CopyOutOfRegion`] when it does not fit, [`RuntimeError::Released`], or the driver's error.
     pub fn upload<T: Pod>(
         &self,
         arena: &Arena,
@@ -144,7 +144,7 @@ impl Stream {
             let capacity = region.bytes().min(source.len() as u64 * size);
             return Err(RuntimeError::CopyOutOfRegion { offset: 0, bytes: count as u64 * size, capacity });
         }
-        let target = CUdeviceptr::try_from(arena.pointer(region).expose_provenance()).unwrap_or_default();
+        let target = arena.range(region, 0, count as u64)?;
         // SAFETY: both sides hold `count` elements, as checked above, and the pinned memory outlives the stream's work: whoever drops it
         // first waits for the stream (`PinnedBuffer` belongs to the ring that owns the events).
         let code = unsafe {

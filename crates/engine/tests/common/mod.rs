@@ -115,6 +115,13 @@ impl Device {
             .collect()
     }
 
+    /// Loses everything that was cached.
+    #[allow(dead_code, reason = "each test target uses some of it")]
+    pub(crate) fn forget(&mut self) {
+        self.cache.fill(u32::MAX);
+        self.cached.clear();
+    }
+
     /// Computes and commits `step`.
     pub(crate) fn run(&mut self, scheduler: &mut Scheduler, step: Step) -> Vec<Event> {
         let computed = self.compute(&step);

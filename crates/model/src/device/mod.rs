@@ -13,6 +13,7 @@ mod order;
 mod products;
 mod random;
 mod record;
+mod upload;
 
 pub use inspect::CacheSide;
 pub use kernels::Kernels;
@@ -26,3 +27,4 @@ pub use products::{
     ProductChoice, ProductClass, ProductKernel, ProductShape, ProductTable, RowClass, Segments, TableError,
     TensorOutput, TileCluster, UnknownWord,
 };
+pub use upload::{NewWeights, UpdateBytes};

@@ -3,31 +3,27 @@
 use std::sync::Arc;
 
 use gridpoint_runtime::parameters::GRIDPOINT_PAGE_TOKENS;
-use gridpoint_runtime::{Arena, ArenaLayout, Device, TensorMap};
+use gridpoint_runtime::{Arena, TensorMap};
 
 use super::kernels::Kernels;
 use super::memory::{Capacity, KvCache, WeightStore, Workspace};
 use super::order::LaunchOrder;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::rope::rotary_rows;
 use crate::weight_plan::ModelTensors;
-use crate::weights::Weights;
-
-/// Elements of the staging buffer through which weights go to the device: 8 MiB.
-const STAGING_ELEMENTS: usize = 4 << 20;
 
 /// A Llama model that can record steps.
 pub struct Model {
     pub(crate) config: ModelConfig,
     pub(crate) kernels: Kernels,
     pub(crate) workspace: Workspace,
-    store: WeightStore,
+    pub(super) store: WeightStore,
     pub(super) cache: KvCache,
     /// Of each layer's keys and values, where attention's kernel takes them.
     pub(super) cache_maps: Vec<[TensorMap; 2]>,
-    weights: Arc<Arena>,
+    pub(super) weights: Arc<Arena>,
     pub(super) run: Arc<Arena>,
+    pub(super) cache_memory: Arc<Arena>,
 }
 
 /// Device addresses of everything that a step reads and writes beside the weights.
@@ -49,46 +45,8 @@ pub(crate) struct Addresses {
     pub(crate) rotary: *const f32,
 }
 
-/// Computes the rotary table and uploads it.
-pub(super) fn upload_rotary(arena: &Arena, config: &ModelConfig, store: &WeightStore) -> Result<()> {
-    let positions = store.rotary.count() as usize / config.head_dim;
-    let piece = STAGING_ELEMENTS / config.head_dim;
-    for first in (0..positions).step_by(piece) {
-        let rows = rotary_rows(&config.rope, config.head_dim, first..positions.min(first + piece));
-        arena.upload(store.rotary, (first * config.head_dim) as u64, &rows)?;
-    }
-    Ok(())
-}
-
 impl Model {
-    /// Allocates an arena for `store` and uploads the weights and the rotary table into it.
-    ///
-    /// # Errors
-    /// Not enough device memory, or the driver's error.
-    pub fn upload(
-        device: &Arc<Device>,
-        config: &ModelConfig,
-        weights: &Weights<'_>,
-        layout: &ArenaLayout,
-        store: &WeightStore,
-    ) -> Result<Arc<Arena>> {
-        let arena = Arena::new(device, "the model's weights", layout)?;
-        let mut staging = vec![0_u16; STAGING_ELEMENTS];
-        for (index, &region) in store.uploads.iter().enumerate() {
-            let mut first = 0;
-            while first < region.count() {
-                let count = (region.count() - first).min(STAGING_ELEMENTS as u64);
-                let piece = &mut staging[..count as usize];
-                weights.write_at(index, first * size_of::<u16>() as u64, bytemuck::cast_slice_mut(piece))?;
-                arena.upload(region, first, piece)?;
-                first += count;
-            }
-        }
-        upload_rotary(&arena, config, store)?;
-        Ok(Arc::new(arena))
-    }
-
-    /// A model of uploaded weights whose steps use `workspace` and `cache` in the arena `run`.
+    /// A model of uploaded weights whose steps use `workspace` in the arena `run` and `cache` in an arena of its own, or in the same.
     ///
     /// # Errors
     /// The driver's error: a cache of which it makes no tensor map.
@@ -96,11 +54,13 @@ impl Model {
         config: ModelConfig,
         kernels: Kernels,
         (weights, store): (Arc<Arena>, WeightStore),
-        (run, workspace, cache): (Arc<Arena>, Workspace, KvCache),
+        (run, workspace): (Arc<Arena>, Workspace),
+        (cache_memory, cache): (Arc<Arena>, KvCache),
     ) -> Result<Self> {
         // A launch that uses them leaves them at zero.
         run.fill(workspace.product_counters, 0)?;
-        let mut model = Self { config, kernels, workspace, store, cache, cache_maps: Vec::new(), weights, run };
+        let cache_maps = Vec::new();
+        let mut model = Self { config, kernels, workspace, store, cache, cache_maps, weights, run, cache_memory };
         let page = u64::from(GRIDPOINT_PAGE_TOKENS) * model.config.kv_size() as u64;
         for layer in 0..model.config.num_hidden_layers {
             let (keys, values) = model.layer_cache(layer);
@@ -141,8 +101,8 @@ impl Model {
 
     /// Everything that recorded launches address: a graph keeps it alive.
     #[must_use]
-    pub fn memory(&self) -> (Arc<Arena>, Arc<Arena>) {
-        (Arc::clone(&self.weights), Arc::clone(&self.run))
+    pub fn memory(&self) -> [Arc<Arena>; 3] {
+        [&self.weights, &self.run, &self.cache_memory].map(Arc::clone)
     }
 
     /// The raw logits of row `row` of the step that ran last: `[vocab]`.
@@ -170,7 +130,7 @@ impl Model {
     /// # Errors
     /// The driver's error.
     pub fn clear_cache(&self) -> Result<()> {
-        Ok(self.run.fill(self.cache.elements, 0)?)
+        Ok(self.cache_memory.fill(self.cache.elements, 0)?)
     }
 
     pub(crate) fn addresses(&self) -> Addresses {
@@ -200,7 +160,7 @@ impl Model {
 
     /// Device addresses of a layer's keys and values.
     pub(crate) fn layer_cache(&self, layer: usize) -> (*mut u16, *mut u16) {
-        let base = self.run.pointer(self.cache.elements);
+        let base = self.cache_memory.pointer(self.cache.elements);
         let plane = self.cache.plane as usize;
         let keys = base.wrapping_add(layer * 2 * plane);
         (keys, keys.wrapping_add(plane))

@@ -10,7 +10,8 @@ use gridpoint_runtime::parameters::FillParameters;
 use gridpoint_runtime::{Arena, ArenaLayout, Device, Kernel, Region, RuntimeError, Stream};
 
 use super::memory::{WeightStore, Workspace};
-use super::model::{Model, upload_rotary};
+use super::model::Model;
+use super::upload::upload_rotary;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::weight_plan::WeightPlan;
@@ -113,7 +114,7 @@ impl Model {
     /// The driver's error.
     pub fn randomize_cache(&self, seed: u64) -> Result<()> {
         let filler = Filler::new(self.run.device(), seed)?;
-        filler.fill(&self.run, self.cache.elements, CACHE, Distribution::Centred(1.0))?;
+        filler.fill(&self.cache_memory, self.cache.elements, CACHE, Distribution::Centred(1.0))?;
         let Workspace { stream, queries, attended, gated, head_input, .. } = self.workspace;
         for (index, region) in [stream, queries, attended, gated, head_input].into_iter().enumerate() {
             filler.fill(&self.run, region, ACTIVATIONS + index as u32, Distribution::Centred(1.0))?;
