@@ -18,7 +18,10 @@ fn text(arguments: &[&str]) -> String {
 #[test]
 fn the_answer_has_the_promised_fields() {
     let answer = generated(SHAKESPEARE, &["--prompt", "ROMEO:", "--prompt", "The king", "--max-new-tokens", "5"]);
-    assert_eq!(keys(&answer), ["capture_seconds", "launches", "plan", "products", "results", "step_seconds", "steps"]);
+    assert_eq!(
+        keys(&answer),
+        ["capture_seconds", "launches", "memory", "plan", "products", "results", "step_seconds", "steps"]
+    );
     assert!(answer["capture_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{answer}");
     assert_eq!(answer["plan"]["graphs"], 60);
     assert!(answer["plan"]["distinct"].as_u64().is_some_and(|distinct| (1..=60).contains(&distinct)), "{answer}");

@@ -11,7 +11,7 @@ use gridpoint_graph::{
 };
 use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, Weights};
 use gridpoint_plan::traffic::StepHistogram;
-use gridpoint_plan::{GridPoint, Plan};
+use gridpoint_plan::{Dropped, GridPoint, Plan};
 use gridpoint_runtime::Device;
 
 use crate::error::{EngineError, RequestError};
@@ -35,8 +35,13 @@ pub struct EngineOptions {
     /// Most pages of the kv cache, the dummy page among them; `None` is what `max_requests` sequences of the longest length
     /// need. There are fewer where `memory_utilization` does not allow as many.
     pub kv_pages: Option<u32>,
-    /// The part of free device memory that the kv cache and a step's memory may take together, in (0, 1].
+    /// The part of the device's memory that may be in use once the engine stands, in (0, 1]; what others use counts.
     pub memory_utilization: f64,
+    /// Most bytes of device memory that the engine may take in all: weights, a step's memory, graphs, kv cache.
+    pub memory_budget: Option<u64>,
+    /// Most time that capture may take, by prediction: points that are missed least are dropped until the rest is within it, and likewise
+    /// where memory does not suffice for all graphs.
+    pub capture_budget: Option<Duration>,
     /// When graphs are captured; off, the same kernels are launched one by one.
     pub capture: CaptureMode,
     /// Threads that capture before the first step.
@@ -57,6 +62,8 @@ impl Default for EngineOptions {
             max_sequence_length: None,
             kv_pages: None,
             memory_utilization: 0.9,
+            memory_budget: None,
+            capture_budget: None,
             capture: CaptureMode::All,
             capture_threads: NonZeroUsize::MIN,
             launches: None,
@@ -233,6 +240,13 @@ impl Engine {
     /// Makes every graph that lazy or background capture has not made yet.
     pub fn capture_rest(&mut self) {
         self.runner.capture_rest();
+    }
+
+    /// Points of the plan that are not captured, since memory or the budget of capture does not suffice for all, each with what its
+    /// batches replay instead.
+    #[must_use]
+    pub fn dropped_points(&self) -> &[Dropped] {
+        self.runner.dropped()
     }
 
     /// How the launches of a step depend on each other.

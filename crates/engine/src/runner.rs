@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gridpoint_graph::{
-    CaptureOptions, CaptureProgress, EagerReason, GraphSet, Launched, LogitRequest, PointRecording, RecordedPlan,
-    RequestKind, StepError as BlockError, StepKind, StepLayout, StepRing, StepWriter, step_range,
+    CaptureMode, CaptureOptions, CaptureProgress, EagerReason, GraphSet, Launched, LogitRequest, PointRecording,
+    RecordedPlan, RequestKind, StepError as BlockError, StepKind, StepLayout, StepRing, StepWriter, step_range,
 };
 use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
-use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
+use gridpoint_plan::{Dropped, GridPoint, Match, Plan, StepShape};
 use gridpoint_runtime::{Arena, Device, RuntimeError, Staging, Stream, ranges};
 
+use crate::budget::Forecast;
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
 use crate::memory::{MemoryReport, Placed, Sizes, place};
@@ -33,6 +34,7 @@ pub(crate) struct Runner {
     model: Model,
     staging: Staging,
     memory: MemoryReport,
+    dropped: Vec<Dropped>,
 }
 
 /// How a step ran on the device.
@@ -81,7 +83,9 @@ impl Runner {
         options: &EngineOptions,
         observe: impl FnMut(&CaptureProgress),
     ) -> Result<Self, EngineError> {
-        let Placed { model, run, block, staging, report } = place(device, config, weights, sizes, options)?;
+        let Placed { model, run, block, staging, mut report, forecast } =
+            place(device, config, weights, (plan, sizes), options)?;
+        let Forecast { plan, dropped, kept, .. } = forecast;
         let stream = Stream::new(device)?;
         ranges::name_stream(&stream, c"steps");
         let ring = StepRing::new(&run, block, sizes.logit_rows)?;
@@ -89,13 +93,18 @@ impl Runner {
             recording.set_pool_bytes(model.workspace().bytes_for(point));
             recording.launch(model.record(point, ring.address())?)
         };
-        let recorded = RecordedPlan::record(plan, &stream, record).map_err(|failed| failed.0)?;
+        let recorded = RecordedPlan::record(&plan, &stream, record).map_err(|failed| failed.0)?;
         let capture =
             CaptureOptions { mode: options.capture, threads: options.capture_threads, arena_bytes: report.workspace };
         let graphs =
             recorded.capture(&stream, model.memory(), &capture, observe).map_err(|incomplete| incomplete.error)?;
+        if options.capture == CaptureMode::All {
+            let reserved = graphs.summary().pool.reserved;
+            report.graphs.measured = Some(kept + reserved.saturating_sub(report.workspace));
+            tracing::info!("{report}");
+        }
         log_products(graphs.points(), &model);
-        Ok(Self { stream, graphs, ring, model, staging, memory: report })
+        Ok(Self { stream, graphs, ring, model, staging, memory: report, dropped })
     }
 
     /// Which kernels the products of a step took.
@@ -110,6 +119,10 @@ impl Runner {
     /// Makes every graph that is missing.
     pub(crate) fn capture_rest(&mut self) {
         self.graphs.capture_rest();
+    }
+
+    pub(crate) fn dropped(&self) -> &[Dropped] {
+        &self.dropped
     }
 
     pub(crate) fn memory(&self) -> &MemoryReport {
