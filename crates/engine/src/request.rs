@@ -190,6 +190,17 @@ impl Request {
         request
     }
 
+    /// Takes the memory of all that it may become, so that its steps take none. It is called where the request gets its pages, so that
+    /// at most as many tokens are provided for as the kv cache holds, however long the line is.
+    pub(crate) fn reserve(&mut self) {
+        let missing = self.limit.saturating_sub(self.known()) as usize;
+        self.tokens.reserve_exact(missing);
+        if let Some(logprobs) = &mut self.logprobs {
+            logprobs.prompt.reserve_exact((self.prompt as usize).saturating_sub(logprobs.prompt.len()));
+            logprobs.tokens.reserve_exact(missing);
+        }
+    }
+
     pub(crate) fn id(&self) -> RequestId {
         self.id
     }
@@ -278,8 +289,14 @@ impl Request {
 
     /// Its result.
     pub(crate) fn finish(self, reason: FinishReason) -> FinishedRequest {
-        let Self { tokens: mut prompt, prompt: length, limit, logprobs, .. } = self;
+        let Self { tokens: mut prompt, prompt: length, limit, mut logprobs, .. } = self;
         let tokens = prompt.split_off(length as usize);
+        // A result may wait for long: it keeps no memory of what the request did not become.
+        prompt.shrink_to_fit();
+        if let Some(logprobs) = &mut logprobs {
+            logprobs.prompt.shrink_to_fit();
+            logprobs.tokens.shrink_to_fit();
+        }
         FinishedRequest { prompt, tokens, logprobs, max_new_tokens: limit - length, reason }
     }
 

@@ -1,7 +1,5 @@
 //! A step as planned: rows of tokens to compute, decodes before prefills; and what comes back from it.
 
-use std::ops::Range;
-
 use crate::pages::pages_for;
 use crate::request::{FinishReason, Request, RequestId, SamplingParameters};
 
@@ -59,17 +57,58 @@ pub struct Step {
     pages: Vec<u32>,
     targets: Vec<u32>,
     decodes: usize,
+    /// Rows that sample.
+    samples: usize,
+    /// Most pages of a row.
+    page_columns: u32,
 }
 
+/// A row, with the parts of the buffers that are its own.
 #[derive(Debug)]
-struct Record {
-    request: RequestId,
-    first_position: u32,
-    samples: bool,
+pub(crate) struct Record {
+    pub(crate) request: RequestId,
     sampling: SamplingParameters,
-    tokens: Range<usize>,
-    pages: Range<usize>,
-    targets: Range<usize>,
+    first_position: u32,
+    tokens: Part,
+    pages: Part,
+    targets: Part,
+    pub(crate) samples: bool,
+}
+
+impl Record {
+    /// Tokens that it computes.
+    pub(crate) fn token_count(&self) -> u32 {
+        self.tokens.count
+    }
+
+    /// Log-probabilities that are wanted of it.
+    pub(crate) fn target_count(&self) -> usize {
+        self.targets.count as usize
+    }
+}
+
+/// A part of a buffer. 32 bits count every token and every page of a step: the budget and the number of pages have as many.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    start: u32,
+    count: u32,
+}
+
+impl Part {
+    /// Appends `part` to `whole` and says where it lies.
+    fn append(whole: &mut Vec<u32>, part: &[u32]) -> Self {
+        let start = whole.len() as u32;
+        // One element, as of a decode, is no call of memcpy.
+        match *part {
+            [one] => whole.push(one),
+            _ => whole.extend_from_slice(part),
+        }
+        Self { start, count: part.len() as u32 }
+    }
+
+    fn of(self, whole: &[u32]) -> &[u32] {
+        &whole[self.start as usize..][..self.count as usize]
+    }
 }
 
 impl Step {
@@ -100,7 +139,18 @@ impl Step {
     /// Rows of the language-model head: one for each token that is sampled and for each prompt token that is scored.
     #[must_use]
     pub fn logit_rows(&self) -> usize {
-        self.targets.len() + self.records.iter().filter(|record| record.samples).count()
+        self.targets.len() + self.samples
+    }
+
+    /// Most pages of a row: columns of its page table.
+    #[must_use]
+    pub fn page_columns(&self) -> u32 {
+        self.page_columns
+    }
+
+    /// The rows without what they read.
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
     }
 
     /// The rows, decodes first.
@@ -108,52 +158,51 @@ impl Step {
         self.records.iter().enumerate().map(|(index, record)| StepRow {
             request: record.request,
             kind: if index < self.decodes { RowKind::Decode } else { RowKind::Prefill },
-            tokens: &self.tokens[record.tokens.clone()],
+            tokens: record.tokens.of(&self.tokens),
             first_position: record.first_position,
-            kv_length: record.first_position + record.tokens.len() as u32,
-            pages: &self.pages[record.pages.clone()],
+            kv_length: record.first_position + record.tokens.count,
+            pages: record.pages.of(&self.pages),
             samples: record.samples,
             sampling: record.sampling,
-            targets: &self.targets[record.targets.clone()],
+            targets: record.targets.of(&self.targets),
         })
     }
 
-    /// The same buffers, empty, for step `number`.
-    pub(crate) fn restarted(mut self, number: u64) -> Self {
+    /// The same buffers, empty, for step `number`, with room for `held` pages: those of the running requests. Rows come to need
+    /// more of them from step to step, and the buffer shall not grow then.
+    pub(crate) fn restarted(mut self, number: u64, held: u32) -> Self {
         self.records.clear();
         self.tokens.clear();
         self.pages.clear();
+        self.pages.reserve(held as usize);
         self.targets.clear();
-        Self { number, decodes: 0, ..self }
+        Self { number, decodes: 0, samples: 0, page_columns: 0, ..self }
     }
 
     /// Adds a row of `request`'s next tokens, at most `count`, and says how many they are.
     pub(crate) fn push(&mut self, request: &Request, pages: &[u32], count: u32) -> u32 {
         let pending = request.pending(count);
         let count = pending.len() as u32;
-        let pages = &pages[..pages_for(request.cached() + count) as usize];
+        let columns = pages_for(request.cached() + count);
+        let pages = &pages[..columns as usize];
         if request.kind() == RowKind::Decode {
             debug_assert_eq!(self.prefills(), 0, "decodes come before prefills");
             self.decodes += 1;
         }
+        let samples = request.samples_after(count);
+        self.samples += usize::from(samples);
+        self.page_columns = self.page_columns.max(columns);
         self.records.push(Record {
             request: request.id(),
-            first_position: request.cached(),
-            samples: request.samples_after(count),
             sampling: request.sampling(),
-            tokens: append(&mut self.tokens, pending),
-            pages: append(&mut self.pages, pages),
-            targets: append(&mut self.targets, request.targets(count)),
+            first_position: request.cached(),
+            tokens: Part::append(&mut self.tokens, pending),
+            pages: Part::append(&mut self.pages, pages),
+            targets: Part::append(&mut self.targets, request.targets(count)),
+            samples,
         });
         count
     }
-}
-
-/// Appends `part` to `whole` and says where it lies.
-fn append(whole: &mut Vec<u32>, part: &[u32]) -> Range<usize> {
-    let start = whole.len();
-    whole.extend_from_slice(part);
-    start..whole.len()
 }
 
 /// A token and the natural logarithm of its probability before temperature.
