@@ -40,7 +40,7 @@ fn a_planted_allocation_is_found() {
 #[test]
 fn settled_steps_allocate_nothing() {
     let device = idle::open();
-    let served = Served::new(&device);
+    let served = Served::new(&device, CONTEXT);
 
     let plain = NewRequest::greedy(vec![1; CONTEXT], idle::NEW_TOKENS);
     let mut engine = served.decoding(REQUESTS, &plain);

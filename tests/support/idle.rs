@@ -13,7 +13,7 @@ use gridpoint_plan::{Limits, Plan, Policy, TokenCeiling, plan};
 use gridpoint_runtime::Device;
 use gridpoint_simulator::Options;
 
-/// Tokens in the cache of each request: nine pages.
+/// Tokens in the cache of a request: nine pages.
 pub(crate) const CONTEXT: usize = 520;
 /// Tokens that a request has after its prompt.
 pub(crate) const NEW_TOKENS: u32 = 400;
@@ -59,10 +59,11 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    pub(crate) fn new(device: &Arc<Device>) -> Self {
+    /// Requests have prompts of at most `context` tokens.
+    pub(crate) fn new(device: &Arc<Device>, context: usize) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/llama-gqa");
         let mut config = ModelConfig::load(&folder).expect("the configuration is good");
-        config.max_position_embeddings = CONTEXT + NEW_TOKENS as usize;
+        config.max_position_embeddings = context + NEW_TOKENS as usize;
         let checkpoint = Checkpoint::open(&folder).expect("the weights are there");
         Self { device: Arc::clone(device), config, checkpoint }
     }

@@ -170,8 +170,9 @@ pub(crate) struct Request {
     cached: u32,
     limit: u32,
     sampling: SamplingParameters,
-    stop_tokens: Vec<u32>,
-    logprobs: Option<Logprobs>,
+    stop_tokens: Box<[u32]>,
+    // In a box: steps walk over all running requests, and few have any.
+    logprobs: Option<Box<Logprobs>>,
     /// Number of the last step that computed a token of it, 0 before.
     served: u64,
 }
@@ -182,7 +183,8 @@ impl Request {
     pub(crate) fn new(id: RequestId, new: NewRequest, limit: u32) -> Self {
         let NewRequest { prompt: tokens, max_new_tokens: _, sampling, logprobs, stop_tokens } = new;
         let prompt = tokens.len() as u32;
-        let logprobs = logprobs.then(|| Logprobs { prompt: vec![None], tokens: Vec::new() });
+        let logprobs = logprobs.then(|| Box::new(Logprobs { prompt: vec![None], tokens: Vec::new() }));
+        let stop_tokens = stop_tokens.into_boxed_slice();
         let prefill = prompt;
         let request =
             Self { id, tokens, prompt, prefill, cached: 0, limit, sampling, stop_tokens, logprobs, served: 0 };
@@ -289,7 +291,8 @@ impl Request {
 
     /// Its result.
     pub(crate) fn finish(self, reason: FinishReason) -> FinishedRequest {
-        let Self { tokens: mut prompt, prompt: length, limit, mut logprobs, .. } = self;
+        let Self { tokens: mut prompt, prompt: length, limit, logprobs, .. } = self;
+        let mut logprobs = logprobs.map(|logprobs| *logprobs);
         let tokens = prompt.split_off(length as usize);
         // A result may wait for long: it keeps no memory of what the request did not become.
         prompt.shrink_to_fit();

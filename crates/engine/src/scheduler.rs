@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::error::{IntegrityError, LimitsError, RequestError, StepError};
 use crate::pages::{PagePool, Pages, pages_for};
 use crate::request::{FinishReason, FinishedRequest, NewRequest, Request, RequestId, RequestStatus};
-use crate::step::{Event, RowKind, RowOutput, Step};
+use crate::step::{Event, RowKind, RowOutput, Sampled, Step};
 
 /// What bounds a scheduler's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,17 +144,17 @@ impl Scheduler {
     /// token of what the decodes left. Where the budget was lowered and there are, those served longest ago are served.
     pub fn next_step_within(&mut self, budget: u32) -> Option<Step> {
         self.step += 1;
-        let mut step = std::mem::take(&mut self.spare).restarted(self.step, self.pool.used());
+        let mut step = std::mem::take(&mut self.spare).restarted(self.step);
         let mut left = budget.clamp(1, self.limits.step_budget);
         if self.running.len() <= left as usize {
             for Running { request, pages } in self.running.iter().filter(|running| running.decodes()) {
-                left -= step.push(request, pages.ids(), 1);
+                left -= step.push(request, pages, 1);
             }
         } else {
             self.choose_decodes(left);
             for &index in &self.chosen {
                 let Running { request, pages } = &self.running[index];
-                left -= step.push(request, pages.ids(), 1);
+                left -= step.push(request, pages, 1);
             }
         }
         if step.decodes() < self.running.len() {
@@ -162,13 +162,13 @@ impl Scheduler {
                 if left == 0 {
                     break;
                 }
-                left -= step.push(request, pages.ids(), left);
+                left -= step.push(request, pages, left);
             }
         }
         while left > 0
             && let Some(Running { request, pages }) = self.admit()
         {
-            left -= step.push(request, pages.ids(), left);
+            left -= step.push(request, pages, left);
         }
         if step.tokens().is_empty() {
             self.reuse(step);
@@ -247,7 +247,9 @@ impl Scheduler {
             let running = &mut self.running[index].request;
             let reason = running.advance(row.token_count(), step.number(), output.sampled, output.prompt_logprobs);
             let token = output.sampled.filter(|_| reason != Some(FinishReason::Failed));
-            self.events.extend(token.map(|new| Event::Token { request, token: new.token, logprob: new.logprob }));
+            if let Some(Sampled { token, logprob }) = token {
+                self.events.push(Event::Token { request, token, logprob });
+            }
             likely = index + 1;
             if let Some(reason) = reason {
                 self.finish_running(index, reason);

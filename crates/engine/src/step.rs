@@ -1,6 +1,8 @@
 //! A step as planned: rows of tokens to compute, decodes before prefills; and what comes back from it.
 
-use crate::pages::pages_for;
+use std::sync::Arc;
+
+use crate::pages::{Pages, pages_for};
 use crate::request::{FinishReason, Request, RequestId, SamplingParameters};
 
 /// What a row of a step does.
@@ -47,14 +49,15 @@ impl StepRow<'_> {
 
 /// Tokens to compute at once: `decodes` decode rows, then `prefills` prefill rows, without gaps.
 ///
-/// Rows of one kind stand in order of arrival. All token ids, page ids and targets of a step lie end to end in three
-/// buffers that go from step to step.
+/// Rows of one kind stand in order of arrival. All token ids and targets of a step lie end to end in two buffers. Page ids are read where
+/// the request has them. All of it goes from step to step.
 #[derive(Debug, Default)]
 pub struct Step {
     number: u64,
+    /// The rows, and behind them rows of earlier steps.
     records: Vec<Record>,
+    rows: usize,
     tokens: Vec<u32>,
-    pages: Vec<u32>,
     targets: Vec<u32>,
     decodes: usize,
     /// Rows that sample.
@@ -70,8 +73,10 @@ pub(crate) struct Record {
     sampling: SamplingParameters,
     first_position: u32,
     tokens: Part,
-    pages: Part,
     targets: Part,
+    /// The list of the request's pages, of which the row needs the first.
+    pages: Arc<[u32]>,
+    columns: u32,
     pub(crate) samples: bool,
 }
 
@@ -87,7 +92,7 @@ impl Record {
     }
 }
 
-/// A part of a buffer. 32 bits count every token and every page of a step: the budget and the number of pages have as many.
+/// A part of a buffer. 32 bits count every token of a step: the budget has as many.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     start: u32,
@@ -127,7 +132,7 @@ impl Step {
     /// Number of prefill rows: p.
     #[must_use]
     pub fn prefills(&self) -> usize {
-        self.records.len() - self.decodes
+        self.rows - self.decodes
     }
 
     /// The token ids of all rows, end to end: t of them.
@@ -150,41 +155,36 @@ impl Step {
 
     /// The rows without what they read.
     pub(crate) fn records(&self) -> &[Record] {
-        &self.records
+        &self.records[..self.rows]
     }
 
     /// The rows, decodes first.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = StepRow<'_>> + Clone {
-        self.records.iter().enumerate().map(|(index, record)| StepRow {
+        self.records().iter().enumerate().map(|(index, record)| StepRow {
             request: record.request,
             kind: if index < self.decodes { RowKind::Decode } else { RowKind::Prefill },
             tokens: record.tokens.of(&self.tokens),
             first_position: record.first_position,
             kv_length: record.first_position + record.tokens.count,
-            pages: record.pages.of(&self.pages),
+            pages: &record.pages[..record.columns as usize],
             samples: record.samples,
             sampling: record.sampling,
             targets: record.targets.of(&self.targets),
         })
     }
 
-    /// The same buffers, empty, for step `number`, with room for `held` pages: those of the running requests. Rows come to need
-    /// more of them from step to step, and the buffer shall not grow then.
-    pub(crate) fn restarted(mut self, number: u64, held: u32) -> Self {
-        self.records.clear();
+    /// The same buffers, empty, for step `number`.
+    pub(crate) fn restarted(mut self, number: u64) -> Self {
         self.tokens.clear();
-        self.pages.clear();
-        self.pages.reserve(held as usize);
         self.targets.clear();
-        Self { number, decodes: 0, samples: 0, page_columns: 0, ..self }
+        Self { number, rows: 0, decodes: 0, samples: 0, page_columns: 0, ..self }
     }
 
     /// Adds a row of `request`'s next tokens, at most `count`, and says how many they are.
-    pub(crate) fn push(&mut self, request: &Request, pages: &[u32], count: u32) -> u32 {
+    pub(crate) fn push(&mut self, request: &Request, pages: &Pages, count: u32) -> u32 {
         let pending = request.pending(count);
         let count = pending.len() as u32;
         let columns = pages_for(request.cached() + count);
-        let pages = &pages[..columns as usize];
         if request.kind() == RowKind::Decode {
             debug_assert_eq!(self.prefills(), 0, "decodes come before prefills");
             self.decodes += 1;
@@ -192,15 +192,38 @@ impl Step {
         let samples = request.samples_after(count);
         self.samples += usize::from(samples);
         self.page_columns = self.page_columns.max(columns);
-        self.records.push(Record {
-            request: request.id(),
-            sampling: request.sampling(),
-            first_position: request.cached(),
-            tokens: Part::append(&mut self.tokens, pending),
-            pages: Part::append(&mut self.pages, pages),
-            targets: Part::append(&mut self.targets, request.targets(count)),
-            samples,
-        });
+        let (tokens, targets) =
+            (Part::append(&mut self.tokens, pending), Part::append(&mut self.targets, request.targets(count)));
+        let (id, sampling, first_position) = (request.id(), request.sampling(), request.cached());
+        match self.records.get_mut(self.rows) {
+            Some(record) => {
+                // A decode has the row that it had in the step before, as a rule: nothing is counted up or down then.
+                if !Arc::ptr_eq(&record.pages, pages.list()) {
+                    record.pages = Arc::clone(pages.list());
+                }
+                record.request = id;
+                record.sampling = sampling;
+                record.first_position = first_position;
+                record.tokens = tokens;
+                record.targets = targets;
+                record.columns = columns;
+                record.samples = samples;
+            }
+            None => {
+                let pages = Arc::clone(pages.list());
+                self.records.push(Record {
+                    request: id,
+                    sampling,
+                    first_position,
+                    tokens,
+                    targets,
+                    pages,
+                    columns,
+                    samples,
+                });
+            }
+        }
+        self.rows += 1;
         count
     }
 }

@@ -75,6 +75,7 @@ impl<'slot> StepWriter<'slot> {
     ///
     /// # Errors
     /// What does not fit; the step is to be thrown away then.
+    #[inline]
     pub fn push_request(
         &mut self,
         kind: RequestKind,
@@ -140,6 +141,7 @@ impl<'slot> StepWriter<'slot> {
     ///
     /// # Errors
     /// A row that the step has not, or more rows than the layout or the point's tokens: kernels are chosen for no more.
+    #[inline]
     pub fn push_logits(&mut self, token_row: u32, request: LogitRequest) -> Result<u32, StepError> {
         let index = self.header.logit_rows;
         let capacity = self.layout.logit_rows().min(self.layout.point().tokens);
@@ -180,6 +182,7 @@ impl<'slot> StepWriter<'slot> {
 
     /// The block as elements of its sections; bits are written, whatever the kernels' sign. What rows write is in range by the layout,
     /// whose capacities bound them.
+    #[inline]
     fn section_words(&mut self) -> &mut [u32] {
         cast_slice_mut(self.words)
     }
