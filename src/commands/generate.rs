@@ -207,7 +207,7 @@ fn stream(
     output: &mut dyn Write,
 ) -> Result<(), Failure> {
     while let Some(outcome) = steps.run(engine).map_err(Failure::failed)? {
-        for event in &outcome.events {
+        for event in outcome.events {
             if let Event::Token { token, .. } = event {
                 text.push(*token, output)?;
             }

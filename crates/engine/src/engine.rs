@@ -73,13 +73,13 @@ impl Default for EngineOptions {
     }
 }
 
-/// What a step came to.
+/// What a step came to. It borrows from the engine, which writes the events of the next step over these.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StepOutcome {
+pub struct StepOutcome<'engine> {
     /// How it ran.
     pub report: StepReport,
     /// What happened to its requests, in the order of its rows.
-    pub events: Vec<Event>,
+    pub events: &'engine [Event],
 }
 
 /// A model that serves requests. Requests may be added and cancelled between any two steps.
@@ -156,21 +156,25 @@ impl Engine {
 
     /// Runs the next step; `None` exactly if no request is waiting or running.
     ///
+    /// A step allocates nothing on the host where the engine has been: no request is admitted in it or ends, it replays, and steps of
+    /// as many rows and of the same shape went before.
+    ///
     /// # Errors
     /// [`EngineError::NotReady`] while the engine sleeps or lacks weights, or the device's error. Nothing of the step has been committed:
     /// called again, it is planned anew.
-    pub fn step(&mut self) -> Result<Option<StepOutcome>, EngineError> {
+    pub fn step(&mut self) -> Result<Option<StepOutcome<'_>>, EngineError> {
         self.ready()?;
         let started = Instant::now();
         let Some(step) = self.plan_step() else { return Ok(None) };
         self.peak_pages = self.peak_pages.max(self.scheduler.pool().used());
         let ran = self.runner.run(&step, &mut self.answers)?;
         tracing::debug!(target: "gridpoint::products", "step {} takes {}", ran.shape, self.runner.products_of(&ran));
-        let outputs = self.answers.outputs(&step);
-        let events = {
+        {
             let _range = phases::COMMIT.enter();
-            self.scheduler.commit(step, &outputs)?
-        };
+            let made_true = self.scheduler.make_true(&step, self.answers.outputs(&step));
+            self.scheduler.reuse(step);
+            made_true?;
+        }
         let Ran { shape, kind, waited, device } = ran;
         let report = StepReport { shape, kind, host: started.elapsed().saturating_sub(waited), device };
         self.totals.add(&report);
@@ -180,7 +184,7 @@ impl Engine {
             tracing::warn!("step {} is not recorded: {error}", report.shape);
         }
         self.run_time += started.elapsed();
-        Ok(Some(StepOutcome { report, events }))
+        Ok(Some(StepOutcome { report, events: self.scheduler.events() }))
     }
 
     /// Replays every graph that serves with real steps, and compares what each leaves with eager launches, bit for bit; see
@@ -209,7 +213,7 @@ impl Engine {
             return Some(step);
         }
         // A step has at most as many logit rows as tokens.
-        drop(step);
+        self.scheduler.reuse(step);
         self.scheduler.next_step_within(self.logit_rows)
     }
 

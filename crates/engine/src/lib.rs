@@ -31,7 +31,7 @@
 //!     let outputs = vec![answer; step.rows().len()];
 //!     for event in scheduler.commit(step, &outputs)? {
 //!         if let Event::Token { token, .. } = event {
-//!             assert_eq!(token, 7);
+//!             assert_eq!(*token, 7);
 //!         }
 //!     }
 //! }

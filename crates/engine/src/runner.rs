@@ -19,7 +19,6 @@ use crate::budget::Forecast;
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
 use crate::memory::{MemoryReport, Placed, Sizes, place};
-use crate::pages::pages_for;
 use crate::step::{RowKind, RowOutput, Sampled, Step};
 
 /// What graphs keep alive: the model's arenas.
@@ -57,19 +56,17 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// One output for each row of `step`.
-    pub(crate) fn outputs(&self, step: &Step) -> Vec<RowOutput<'_>> {
+    pub(crate) fn outputs<'a>(&'a self, step: &'a Step) -> impl ExactSizeIterator<Item = RowOutput<'a>> + Clone {
         let mut next = 0;
-        step.rows()
-            .map(|row| {
-                let scored = next..next + row.targets.len();
-                next = scored.end;
-                let sampled = row.samples.then(|| {
-                    next += 1;
-                    Sampled { token: self.tokens[next - 1], logprob: self.logprobs[next - 1] }
-                });
-                RowOutput { sampled, prompt_logprobs: &self.logprobs[scored] }
-            })
-            .collect()
+        step.records().iter().map(move |row| {
+            let scored = next..next + row.target_count();
+            next = scored.end;
+            let sampled = row.samples.then(|| {
+                next += 1;
+                Sampled { token: self.tokens[next - 1], logprob: self.logprobs[next - 1] }
+            });
+            RowOutput { sampled, prompt_logprobs: &self.logprobs[scored] }
+        })
     }
 }
 
@@ -149,9 +146,8 @@ impl Runner {
         let point = found.point().unwrap_or_else(|| own_point(shape));
         let prepared = self.prepared(&found);
         let _range = step_range(shape, prepared);
-        let columns = step.rows().map(|row| pages_for(row.kv_length)).max().unwrap_or(0);
         let logit_rows = (step.logit_rows() as u32).max(self.fitting_logit_rows(point));
-        let layout = StepLayout::new(point, logit_rows, columns)?;
+        let layout = StepLayout::new(point, logit_rows, step.page_columns())?;
         let packed = self.ring.pack(layout, |block| write(step, block))?;
 
         let Self { stream, graphs, ring, model, .. } = self;
