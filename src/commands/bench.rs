@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use gridpoint::devices::{Opened, Taken};
 use gridpoint::profile::StepSpan;
 use gridpoint_graph::Bytes;
-use gridpoint_plan::{Limits, Matching};
+use gridpoint_plan::{Limits, Matching, Plan};
 
 use crate::args::model::ModelArgs;
 use crate::args::plan::{Choice, Comparison as Choices, Graphs, Made, PlanArgs};
@@ -116,13 +116,18 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
         check_memory(&model, &folder, &device)?;
     }
 
+    let engine = |plan: &Plan| {
+        let wanted = experiment.workload.lengths();
+        folder.engine_on(&device, &arguments.model, (&limits, plan), &wanted, arguments.model.capture.mode())
+    };
+    if let Some((choice, made)) = plans.first() {
+        // What a process pays once, for kernels and the driver's first graphs, is in no plan's figures.
+        experiment.warm_up(&mut engine(&made.reduced.plan)?).map_err(|failure| under(choice, failure))?;
+    }
     let mut runs: Vec<Measured> = Vec::with_capacity(plans.len());
     for (choice, Made { name, reduced, .. }) in plans {
-        let mode = arguments.model.capture.mode();
-        let wanted = experiment.workload.lengths();
-        // Dropped before the next one is made, which takes the same memory.
-        let mut engine = folder.engine_on(&device, &arguments.model, (&limits, &reduced.plan), &wanted, mode)?;
-        let measured = experiment.run(&mut engine, choice.to_string(), name);
+        // Each engine is dropped before the next one is made, which takes the same memory.
+        let measured = experiment.run(&mut engine(&reduced.plan)?, choice.to_string(), name);
         runs.push(measured.map_err(|failure| under(&choice, failure))?);
     }
     let difference = differ::compare(runs.iter().map(|run| (run.sizing.as_str(), run.tokens())));

@@ -52,6 +52,8 @@ pub(super) struct Measured {
     pub(super) capture: CaptureSummary,
     pub(super) footprint: Footprint,
     pub(super) kv_pages: u32,
+    /// Most tokens of a step.
+    pub(super) step_budget: u32,
     /// At least one.
     pub(super) rounds: Vec<Round>,
 }
@@ -102,13 +104,23 @@ impl Measured {
 }
 
 impl Experiment {
+    /// Runs the requests that do not count.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(super) fn warm_up(&self, engine: &mut Engine) -> Result<(), Failure> {
+        let Workload { prompts, new_tokens, .. } = &self.workload;
+        self.round(engine, self.warm_up.min(prompts.len()), WARM_TOKENS.min(*new_tokens), None, |_| {})?;
+        Ok(())
+    }
+
     /// Runs all rounds.
     ///
     /// # Errors
     /// A request that the engine does not take, logits that are no numbers, or the device's error.
     pub(super) fn run(&self, engine: &mut Engine, sizing: String, name: String) -> Result<Measured, Failure> {
         let Workload { prompts, new_tokens, .. } = &self.workload;
-        self.round(engine, self.warm_up.min(prompts.len()), WARM_TOKENS.min(*new_tokens), None, |_| {})?;
+        self.warm_up(engine)?;
         let bar = Bar::tokens("bench", self.workload.lengths().iter().sum::<u64>() * self.rounds as u64);
         let mut rounds = Vec::with_capacity(self.rounds);
         for round in 0..self.rounds.max(1) {
@@ -116,8 +128,15 @@ impl Experiment {
             rounds.push(self.round(engine, prompts.len(), *new_tokens, span, |tokens| bar.add(tokens))?);
         }
         bar.finish();
-        let kv_pages = engine.memory().kv_pages;
-        Ok(Measured { sizing, name, capture: *engine.capture(), footprint: Footprint::of(engine), kv_pages, rounds })
+        Ok(Measured {
+            sizing,
+            name,
+            capture: *engine.capture(),
+            footprint: Footprint::of(engine),
+            kv_pages: engine.memory().kv_pages,
+            step_budget: engine.step_budget(),
+            rounds,
+        })
     }
 
     /// Runs the first `requests` requests to their ends.
@@ -186,6 +205,7 @@ mod tests {
             capture: CaptureSummary::default(),
             footprint: Footprint::default(),
             kv_pages: 2,
+            step_budget: 8,
             rounds: milliseconds.iter().copied().map(round).collect(),
         };
         assert_eq!(measured(&[30, 10, 20]).median().time.as_millis(), 20);

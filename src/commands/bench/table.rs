@@ -229,6 +229,7 @@ impl Comparison<'_> {
             "memory_allocated": run.footprint.allocated,
             "memory_reserved": run.footprint.reserved,
             "kv_pages": run.kv_pages,
+            "step_budget": run.step_budget,
             "throughput": round.rate(round.generated()),
             "prompt_throughput": round.rate(self.setting.experiment.workload.prompt_tokens()),
             "generated_tokens": round.generated(),
@@ -291,6 +292,7 @@ mod tests {
             capture,
             footprint: Footprint { allocated: 60 << 30, reserved },
             kv_pages: 40_000,
+            step_budget: 396,
             rounds: vec![round],
         }
     }
