@@ -107,6 +107,6 @@ mod tests {
         let lengths: std::collections::BTreeSet<usize> = many.prompts.iter().map(Vec::len).collect();
         assert!(lengths.into_iter().eq(2..=9), "all lengths come, and no other");
         assert!(many.prompts.iter().flatten().all(|&token| token < 100));
-        assert_eq!(few.prompt_tokens() + 20 * 4, few.lengths().iter().sum());
+        assert_eq!(few.prompt_tokens() + 20 * 4, few.lengths().iter().sum::<u64>());
     }
 }
