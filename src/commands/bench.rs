@@ -1,4 +1,7 @@
 //! `gridpoint bench`: the same requests under several plans, each on an engine of its own: the comparison of Megatron-LM's PR #3509.
+//!
+//! What could favour a plan is taken from it: an engine that nobody measures pays what a process pays once, every engine runs some
+//! requests before its figures begin, and engines follow one another on one device, each dropped before the next is made.
 
 mod differ;
 mod measure;
@@ -24,6 +27,9 @@ use crate::folder::{Folder, take_device};
 use measure::{Experiment, Measured};
 use table::{Comparison, Setting};
 use workload::{PromptTokens, Workload};
+
+/// Tokens of all requests are held on the host, those of each round too: at most 1 GiB of them a round.
+const MOST_TOKENS: u64 = 1 << 28;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -244,6 +250,15 @@ impl RequestArgs {
             ));
         }
         let requests = self.requests.unwrap_or(default.requests);
+        if needed * u64::from(requests) > MOST_TOKENS {
+            return Err(Failure::Usage(
+                format!(
+                    "--requests is `{requests}`: with up to {needed} tokens each, of which all are held on the host, it must be at most {}",
+                    MOST_TOKENS / needed
+                )
+                .into(),
+            ));
+        }
         let vocabulary = u32::try_from(folder.config.vocab_size).unwrap_or(u32::MAX);
         let experiment = Experiment {
             workload: Workload::new(self.seed, requests, prompt_tokens, new_tokens, vocabulary),

@@ -143,7 +143,7 @@ fn a_person_reads_tables() {
         [
             "gridpoint simulated device: tiny, 1 layer",
             "4 requests, prompts of 5 to 5 tokens, 20 in all, 2 new tokens each, seed 1",
-            "the median of 2 rounds, after 0 requests that do not count"
+            "median of 2 rounds, after 0 requests that do not count"
         ]
     );
     let tables: Vec<Vec<&str>> = lines[6..].iter().map(|line| line.split_whitespace().collect()).collect();
@@ -154,6 +154,7 @@ fn a_person_reads_tables() {
         let [steps, replayed, eager]: [u32; 3] = std::array::from_fn(|cell| row[cell + 1].parse().expect("a number"));
         assert_eq!(steps, replayed + eager, "{lines:?}");
     }
+    assert!(lines.contains(&"every plan generated the same 8 tokens in every round"), "{lines:?}");
     assert!(lines.iter().all(|line| line.chars().count() <= 120), "{lines:?}");
 }
 
@@ -182,6 +183,11 @@ fn what_cannot_be_meant_is_refused_in_a_sentence() {
         2,
         "--prompt-tokens is `64:4000` and --new-tokens `10`: together at most 4010 tokens, and the longest sequence has 500 (--max-seq-len \
          or the model's)",
+    );
+    refuses(
+        &bench(&["--requests", "4294967295"]),
+        2,
+        "--requests is `4294967295`: with up to 58 tokens each, of which all are held on the host, it must be at most 4628197",
     );
     refuses(&bench(&["--layers", "2"]), 2, "--layers is `2`: it goes with --shape");
     let unknown = [

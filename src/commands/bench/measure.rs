@@ -122,7 +122,7 @@ impl Experiment {
         let Workload { prompts, new_tokens, .. } = &self.workload;
         self.warm_up(engine)?;
         let bar = Bar::tokens("bench", self.workload.lengths().iter().sum::<u64>() * self.rounds as u64);
-        let mut rounds = Vec::with_capacity(self.rounds);
+        let mut rounds = Vec::new();
         for round in 0..self.rounds.max(1) {
             let span = self.profile_steps.filter(|_| round == 0);
             rounds.push(self.round(engine, prompts.len(), *new_tokens, span, |tokens| bar.add(tokens))?);

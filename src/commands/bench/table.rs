@@ -97,8 +97,8 @@ impl Comparison<'_> {
         );
         let _ = writeln!(
             text,
-            "the {} of {}, after {} that {} not count\n",
-            if *rounds == 1 { "only one" } else { "median" },
+            "{}{}, after {} that {} not count\n",
+            if *rounds == 1 { "" } else { "median of " },
             counted(*rounds, "round"),
             counted(*warm_up, "request"),
             if *warm_up == 1 { "does" } else { "do" },
@@ -106,6 +106,16 @@ impl Comparison<'_> {
         text.push_str(&self.outcomes());
         text.push('\n');
         text.push_str(&self.steps());
+        let _ = match (&self.difference, self.runs.first()) {
+            (None, Some(run)) => {
+                writeln!(text, "\nevery plan generated the same {} tokens in every round", run.median().generated())
+            }
+            (Some(difference), _) => {
+                let Difference { sizing, request, .. } = difference;
+                writeln!(text, "\nPLANS DIFFER: `{sizing}` generated other tokens, first in request {request}")
+            }
+            (None, None) => Ok(()),
+        };
         text.push_str(
             "\nreserved: weights, workspace, step block, kv cache, graphs; allocated: what steps touch of it\n\
              throughput, memory (reserved): beside the first sizing; tok/s: generated, prompt tok/s: read, in the same time\n\
