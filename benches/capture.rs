@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gridpoint::devices::{self, Choice, Taken};
-use gridpoint::rig::{Rig, RigShape, WeightSource};
+use gridpoint::rig::{Rig, RigShape};
 use gridpoint_graph::{CaptureMode, CaptureOptions, CaptureTimes, GraphCosts, PointRecording, RecordedPlan};
-use gridpoint_model::{ModelConfig, SHAPES};
+use gridpoint_model::{ModelConfig, SHAPES, WeightSource};
 use gridpoint_plan::{GridPoint, Limits, Policy, TokenCeiling, plan};
 use gridpoint_runtime::{Device, Stream};
 use serde_json::json;

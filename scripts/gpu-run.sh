@@ -7,6 +7,8 @@
 #   verify      `gridpoint verify`: every captured graph against eager launches, bit for bit, and 10000 replays at random points; once more
 #               under compute-sanitizer
 #   tune        `gridpoint tune` for the shapes: every kernel of their products, the fastest into results/products.json
+#   bench       `gridpoint bench`: the same requests under linear, exponential and hybrid sizing, Llama-3-8B's shape, every token compared,
+#               with the choices of `tune` where it has run
 #   time        `gridpoint kernels --time` for the shapes, and the whole decode step, with the choices of `tune` where it has run
 #   rivals      cublasLt, PyTorch and, where they are there, FlashInfer and FlashAttention-3, on the sizes that `time` recorded
 #   sanitizer   compute-sanitizer (memcheck, racecheck, initcheck) on small steps
@@ -166,6 +168,15 @@ stage_tune() {
   done
 }
 
+stage_bench() {
+  local sizings=linear,exponential,hybrid run=(--device cuda --max-requests 396 --max-tokens 16384 --requests 256 --prompt-tokens 64:1024 --new-tokens 128 --format json)
+  [ -s "$products" ] && run+=(--products "$products")
+  check bench 220 "$gridpoint" bench --shape llama-3-8b --compare $sizings "${run[@]}" --rounds 3
+  check bench_reversed 110 "$gridpoint" bench --shape llama-3-8b --compare hybrid,exponential,linear "${run[@]}"
+  check bench_all_prefills 110 "$gridpoint" bench --shape llama-3-8b --compare $sizings "${run[@]}" --all-prefills
+  check bench_model 60 "$gridpoint" bench --model "$model" --compare $sizings "${run[@]}"
+}
+
 stage_time() {
   local shape choices=()
   [ -s "$products" ] && choices=(--products "$products")
@@ -217,7 +228,7 @@ stage_counts() {
   row ncu "$([ $status = 0 ] && echo ok || echo "FAILED ($status)")" "$elapsed"
 }
 
-all=(tests verify tune time rivals sanitizer counts)
+all=(tests verify tune bench time rivals sanitizer counts)
 stages=("$@")
 [ ${#stages[@]} -gt 0 ] || stages=("${all[@]}")
 for stage in "${stages[@]}"; do

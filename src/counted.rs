@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use gridpoint_model::{LaunchNeed, ModelConfig, Need, PointProducts, ProductTable};
+use gridpoint_model::{LaunchNeed, ModelConfig, Need, PointProducts, ProductTable, WeightSource};
 use gridpoint_runtime::{Device, RuntimeError, Stream};
 use gridpoint_simulator::counters::{self, Counts, GraphCounts, LaunchCounts, Recorded};
 
 pub use crate::rig::RigShape as CountedShape;
-use crate::rig::{Pages, Rig, RigError, Sampling, WeightSource};
+use crate::rig::{Pages, Rig, RigError, Sampling};
 
 /// Why a step was not counted.
 #[derive(Debug, thiserror::Error)]

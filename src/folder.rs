@@ -1,18 +1,19 @@
-//! A model folder, read and checked, and the engine that is made of it.
+//! A model folder, read and checked, or a shape in its place, and the engine that is made of it.
 
 use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gridpoint::devices::{self, Choice, DeviceError, Taken};
+use gridpoint::devices::{self, Choice, DeviceError, Opened, Taken};
 use gridpoint_engine::{Engine, EngineOptions, pages_for};
 use gridpoint_graph::{Bytes, CaptureMode};
-use gridpoint_model::{Checkpoint, KvCache, ModelConfig, Tokenizer, WeightPlan, Weights};
-use gridpoint_plan::Limits;
+use gridpoint_model::{Checkpoint, KvCache, ModelConfig, Tokenizer, WeightPlan, WeightSource, Weights};
+use gridpoint_plan::{Limits, Plan};
 use gridpoint_runtime::{Device, RuntimeError};
 
 use crate::args::model::{DEFAULT_MODEL, KernelsChoice, ModelArgs};
 use crate::args::plan::Graphs;
+use crate::args::subject::SEED;
 use crate::commands::{Failure, refusals};
 use crate::progress::Bar;
 
@@ -24,7 +25,8 @@ pub(crate) struct Folder {
     pub(crate) config: ModelConfig,
     pub(crate) tokenizer: Option<Tokenizer>,
     path: PathBuf,
-    checkpoint: Checkpoint,
+    /// None where the weights are random.
+    checkpoint: Option<Checkpoint>,
     /// Tokens of the longest sequence: the model's, or fewer where the arguments ask for it.
     pub(crate) max_sequence_length: u32,
 }
@@ -37,6 +39,20 @@ impl Folder {
         let config = ModelConfig::load(&model.model).map_err(Failure::failed)?;
         let tokenizer = Tokenizer::load(&model.model, config.vocab_size).map_err(Failure::failed)?;
         let checkpoint = Checkpoint::open(&model.model).map_err(Failure::failed)?;
+        Self { config, tokenizer, path: model.model.clone(), checkpoint: Some(checkpoint), max_sequence_length: 0 }
+            .within(model, plan)
+    }
+
+    /// A model of random weights in place of a folder. Logging starts here.
+    pub(crate) fn random(config: ModelConfig, model: &ModelArgs, plan: &Graphs<'_>) -> Result<Self, Failure> {
+        log_to_stderr(model.verbose);
+        Self { config, tokenizer: None, path: PathBuf::new(), checkpoint: None, max_sequence_length: 0 }
+            .within(model, plan)
+    }
+
+    /// With the longest sequence that the arguments ask for.
+    fn within(self, model: &ModelArgs, plan: &Graphs<'_>) -> Result<Self, Failure> {
+        let config = &self.config;
         let longest = u32::try_from(config.max_position_embeddings).unwrap_or(u32::MAX);
         let asked = plan.limits(longest).max_sequence_length;
         if asked == 0 {
@@ -51,8 +67,7 @@ impl Folder {
                 "--kv-pages is `{pages}`: it must be at least {LEAST_PAGES}, of which one is the dummy page"
             )));
         }
-        let path = model.model.clone();
-        Ok(Self { config, tokenizer, path, checkpoint, max_sequence_length: asked.min(longest) })
+        Ok(Self { max_sequence_length: asked.min(longest), ..self })
     }
 
     /// The path of one of the folder's files, for messages.
@@ -74,9 +89,15 @@ impl Folder {
         tokens_wanted: &[u64],
         capture: CaptureMode,
     ) -> Result<Engine, Failure> {
-        let limits = graphs.limits(self.max_sequence_length);
-        let limits = Limits { max_sequence_length: self.max_sequence_length, ..limits };
+        let limits = self.limits(graphs);
         let plan = graphs.plan(&limits)?;
+        let Opened { device, .. } = take_device(model.device.into())?;
+        self.engine_on(&device, model, (&limits, &plan), tokens_wanted, capture)
+    }
+
+    /// The limits asked for, within the model's.
+    pub(crate) fn limits(&self, graphs: &Graphs<'_>) -> Limits {
+        let limits = graphs.limits(self.max_sequence_length);
         for (flag, value, none) in
             [("--tp", limits.tensor_parallel, 1), ("--speculative-tokens", limits.speculative_tokens, 0)]
         {
@@ -86,8 +107,21 @@ impl Folder {
                 );
             }
         }
-        let weights = Weights::new(&self.config, &self.checkpoint).map_err(Failure::failed)?;
-        let device = take_device(model.device.into())?;
+        Limits { max_sequence_length: self.max_sequence_length, ..limits }
+    }
+
+    /// As [`Self::engine`], for a plan on a device.
+    pub(crate) fn engine_on(
+        &self,
+        device: &Arc<Device>,
+        model: &ModelArgs,
+        (limits, plan): (&Limits, &Plan),
+        tokens_wanted: &[u64],
+        capture: CaptureMode,
+    ) -> Result<Engine, Failure> {
+        let weights = self.checkpoint.as_ref().map(|checkpoint| Weights::new(&self.config, checkpoint));
+        let weights = weights.transpose().map_err(Failure::failed)?;
+        let source = weights.as_ref().map_or(WeightSource::Random(SEED), WeightSource::Checkpoint);
         let products = model.products.read_with(device.properties(), model.kernels)?;
         let mut options = EngineOptions {
             max_requests: limits.max_requests,
@@ -101,12 +135,12 @@ impl Folder {
         };
         model.capture.apply(capture, &mut options);
         if let Some(pages) = model.kv_pages {
-            self.check_pages(pages, &device)?;
+            self.check_pages(pages, device)?;
         }
         let bar = Bar::capture(plan.len());
-        let engine = Engine::new(&device, &self.config, &weights, &plan, &options, |progress| bar.captured(progress));
+        let engine = Engine::new(device, &self.config, source, plan, &options, |progress| bar.captured(progress));
         bar.finish();
-        let engine = engine.map_err(|error| refusals::engine(error, &limits))?;
+        let engine = engine.map_err(|error| refusals::engine(error, limits))?;
         products.log();
         let pages = engine.memory().kv_pages;
         if let Some(asked) = model.kv_pages.filter(|&asked| asked > pages) {
@@ -169,7 +203,7 @@ pub(crate) fn look_for(folder: &Path) -> Result<(), Failure> {
 }
 
 /// The device that was asked for; says which and why where that was left open.
-fn take_device(choice: Choice) -> Result<Arc<Device>, Failure> {
+pub(crate) fn take_device(choice: Choice) -> Result<Opened, Failure> {
     let opened = devices::open(choice, None).map_err(|error| match error {
         DeviceError::Runtime(RuntimeError::NoDevice { .. }) => {
             Failure::Failed(format!("{error}; `--device simulator` runs without one").into())
@@ -179,7 +213,7 @@ fn take_device(choice: Choice) -> Result<Arc<Device>, Failure> {
     if let (Taken::Simulator, Some(reason)) = (opened.taken, &opened.reason) {
         tracing::info!(target: "gridpoint::device", "running on the simulated device: {reason}");
     }
-    Ok(opened.device)
+    Ok(opened)
 }
 
 /// Where stderr is a file or a pipe, every captured graph is a line; on a terminal a bar stands for them.

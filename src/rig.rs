@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use gridpoint_graph::{LogitRequest, PackedStep, RequestKind, StepError, StepLayout, StepRing};
 use gridpoint_model::{
-    Capacity, ElementType, Kernels, KvCache, LaunchNeed, Model, ModelConfig, ModelError, RequestLengths, StepLengths,
-    WeightPlan, WeightStore, Weights, Workspace,
+    Capacity, Kernels, KvCache, LaunchNeed, Model, ModelConfig, ModelError, RequestLengths, StepLengths, WeightSource,
+    WeightStore, Workspace,
 };
 use gridpoint_plan::{GridPoint, StepShape};
 use gridpoint_runtime::parameters::GRIDPOINT_PAGE_TOKENS;
@@ -13,30 +13,6 @@ use gridpoint_runtime::{Arena, ArenaLayout, Device, Launches, RuntimeError};
 
 /// Most pages of the cache, so that page numbers fit the step block.
 const MOST_PAGES: u64 = 1 << 24;
-
-/// Where weights come from.
-#[derive(Clone, Copy)]
-pub enum WeightSource<'a> {
-    /// A checkpoint.
-    Checkpoint(&'a Weights<'a>),
-    /// Numbers made on the device from this seed, in every tensor that the configuration asks for.
-    Random(u64),
-}
-
-impl WeightSource<'_> {
-    fn element(&self) -> ElementType {
-        match self {
-            Self::Checkpoint(weights) => weights.element(),
-            Self::Random(_) => ElementType::BFloat16,
-        }
-    }
-}
-
-impl<'a> From<&'a Weights<'a>> for WeightSource<'a> {
-    fn from(weights: &'a Weights<'a>) -> Self {
-        Self::Checkpoint(weights)
-    }
-}
 
 /// A step that is to be run: a point and what really is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,16 +187,10 @@ impl Rig {
             sequence_length: longest,
             pages,
         };
-        let plan = match source {
-            WeightSource::Checkpoint(weights) => weights.plan().clone(),
-            WeightSource::Random(_) => WeightPlan::new(config),
-        };
         let mut layout = ArenaLayout::new();
-        let store = WeightStore::reserve(&mut layout, config, &plan, longest)?;
-        let placed = match source {
-            WeightSource::Checkpoint(weights) => Model::upload(device, config, weights, &layout, &store)?,
-            WeightSource::Random(seed) => Model::randomize(device, config, seed, &layout, (&store, &plan))?,
-        };
+        let store = WeightStore::reserve(&mut layout, config, &source.plan(config), longest)?;
+        let placed = Arc::new(Arena::new(device, "the model's weights", &layout)?);
+        Model::load_into(&placed, &mut Model::staging(device, &store)?, config, source, &store)?;
         let kernels = Kernels::load(device, source.element(), config.head_dim)?;
         let mut layout = ArenaLayout::new();
         let workspace = Workspace::reserve(&mut layout, config, &kernels, capacity)?;

@@ -6,6 +6,29 @@ use std::time::Duration;
 use gridpoint_engine::{Engine, MemoryReport};
 use gridpoint_graph::Seconds;
 
+/// Device memory of a run, in bytes: weights, workspace, step block, kv cache and what the driver takes for graphs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    /// What steps can touch: the workspace of captured graphs, and of the kv cache the most pages that were held at once.
+    pub(crate) allocated: u64,
+    /// All of it.
+    pub(crate) reserved: u64,
+}
+
+impl Footprint {
+    /// What an engine has taken so far.
+    pub(crate) fn of(engine: &Engine) -> Self {
+        let (memory, capture) = (*engine.memory(), engine.capture());
+        let unused_pages = u64::from(memory.kv_pages.saturating_sub(engine.peak_pages() + 1)) * memory.kv_page;
+        let graphs = capture.pool.reserved.saturating_sub(memory.workspace);
+        let workspace = if capture.graphs > 0 { capture.pool.allocated } else { memory.workspace };
+        Self {
+            allocated: memory.weights + workspace + memory.step_block + memory.kv_cache - unused_pages,
+            reserved: memory.total() + graphs,
+        }
+    }
+}
+
 /// What the line says. Every figure was counted or measured in the run.
 pub(crate) struct Summary {
     parameters: u64,
@@ -18,8 +41,7 @@ pub(crate) struct Summary {
     max_tokens: u32,
     generated: u64,
     seconds: f64,
-    allocated: u64,
-    reserved: u64,
+    footprint: Footprint,
     steps: u64,
     capture: Option<Duration>,
 }
@@ -37,23 +59,19 @@ pub(crate) struct Run {
 impl Summary {
     /// The summary of what `engine` did.
     pub(crate) fn new(engine: &Engine, run: &Run) -> Self {
-        let (memory, capture) = (*engine.memory(), engine.capture());
-        let unused_pages = u64::from(memory.kv_pages.saturating_sub(engine.peak_pages() + 1)) * memory.kv_page;
-        let graphs = capture.pool.reserved.saturating_sub(memory.workspace);
-        let workspace = if capture.graphs > 0 { capture.pool.allocated } else { memory.workspace };
+        let capture = engine.capture();
         Self {
             parameters: run.parameters,
             graphs: capture.graphs,
             distinct: capture.distinct,
             requests: run.requests,
             max_new_tokens: run.max_new_tokens,
-            memory,
+            memory: *engine.memory(),
             max_requests: run.max_requests,
             max_tokens: run.max_tokens,
             generated: run.generated,
             seconds: engine.run_time().as_secs_f64(),
-            allocated: memory.weights + workspace + memory.step_block + memory.kv_cache - unused_pages,
-            reserved: memory.total() + graphs,
+            footprint: Footprint::of(engine),
             steps: engine.totals().total,
             capture: (capture.graphs > 0).then_some(capture.times.total),
         }
@@ -70,7 +88,7 @@ fn model_size(parameters: u64) -> String {
 }
 
 /// The largest unit that leaves a number of at least 1.
-fn unit(bytes: u64) -> (f64, &'static str) {
+pub(crate) fn unit(bytes: u64) -> (f64, &'static str) {
     let units = [(1_u64 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
     units.into_iter().find(|&(unit, _)| bytes >= unit).map_or((1.0, "bytes"), |(unit, name)| (unit as f64, name))
 }
@@ -97,12 +115,13 @@ impl fmt::Display for Summary {
         let throughput = if self.seconds > 0.0 { self.generated as f64 / self.seconds } else { 0.0 };
         write!(formatter, " … throughput: {throughput:.3} tok/s … total time: {:.3}s", self.seconds)?;
         // The smaller number decides, so that it has a digit that counts.
-        let (size, name) = unit(self.allocated);
+        let Footprint { allocated, reserved } = self.footprint;
+        let (size, name) = unit(allocated);
         write!(
             formatter,
             " … mem {:.1} allocated/{:.1} reserved {name} … steps: {}",
-            self.allocated as f64 / size,
-            self.reserved as f64 / size,
+            allocated as f64 / size,
+            reserved as f64 / size,
             self.steps
         )?;
         match self.capture {
@@ -138,8 +157,7 @@ mod tests {
             max_tokens: 16_384,
             generated: 10,
             seconds: 0.5,
-            allocated: 31_247_565,
-            reserved: 38_063_309,
+            footprint: Footprint { allocated: 31_247_565, reserved: 38_063_309 },
             steps: 74,
             capture: Some(Duration::from_millis(410)),
         };

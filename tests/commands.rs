@@ -5,6 +5,8 @@
 mod bad_input;
 #[path = "commands/bad_models.rs"]
 mod bad_models;
+#[path = "commands/bench.rs"]
+mod bench;
 #[path = "commands/devices.rs"]
 mod devices;
 #[path = "commands/dump.rs"]

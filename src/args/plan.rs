@@ -113,6 +113,11 @@ impl PlanArgs {
         let file = self.plan.as_deref().map(|path| self.limits.read_agreeing(path)).transpose()?;
         Ok(Graphs::new(self, file))
     }
+
+    /// Whether a law is named, or a file with a plan.
+    pub(crate) fn names_plan(&self) -> bool {
+        self.policy.names_law() || self.plan.is_some()
+    }
 }
 
 impl LimitArgs {

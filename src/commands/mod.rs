@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they have in common: the way they fail.
 
+mod bench;
 mod devices;
 pub(crate) mod dump;
 mod explain;
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Tune(Box<tune::Arguments>),
     /// Replay every captured graph with real steps and compare it with eager launches, bit for bit.
     Verify(Box<verify::Arguments>),
+    /// Run the same requests under several plans and print what each costs and brings, side by side.
+    Bench(Box<bench::Arguments>),
 }
 
 impl Command {
@@ -61,6 +64,7 @@ impl Command {
             Self::Kernels(arguments) => kernels::run(&arguments, output),
             Self::Tune(arguments) => tune::run(&arguments, output),
             Self::Verify(arguments) => verify::run(&arguments, output),
+            Self::Bench(arguments) => bench::run(&arguments, output),
         }
     }
 }

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::args::plan::{Comparison, Made, PlanArgs};
 use crate::commands::Failure;
+pub(super) use compare::shortened;
 use emit::Engine;
 use judged::{Judged, judge};
 use traffic::{Size, Traffic, TrafficArgs};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use gridpoint::devices::{Opened, Taken};
 use gridpoint::kernels;
-use gridpoint::rig::{Rig, RigShape, Sampling, WeightSource};
+use gridpoint::rig::{Rig, RigShape, Sampling};
 use gridpoint::timed::{Bench, Case, Ceilings, Method, Quantiles, Relation, TimeError, TimedKernel, TimedStep, cases};
-use gridpoint_model::{Arithmetic, ModelConfig};
+use gridpoint_model::{Arithmetic, ModelConfig, WeightSource};
 use gridpoint_plan::GridPoint;
 use gridpoint_runtime::DeviceProperties;
 use serde_json::{Value, json};

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use gridpoint::devices::{self, Opened, Taken};
-use gridpoint::rig::{Rig, RigShape, WeightSource};
+use gridpoint::rig::{Rig, RigShape};
 use gridpoint::tables;
 use gridpoint::timed::{Bench, TimeError, TuneError, TunedRows};
-use gridpoint_model::{MeasuredDevice, Measurement, ModelConfig, ProductClass, ProductTable};
+use gridpoint_model::{MeasuredDevice, Measurement, ModelConfig, ProductClass, ProductTable, WeightSource};
 use gridpoint_plan::Plan;
 use serde_json::{Value, json};
 

@@ -9,8 +9,8 @@
 use std::fmt::Write as _;
 
 use gridpoint::counted::{CountedLaunch, CountedStep, count_step};
-use gridpoint::rig::{Rig, RigShape, WeightSource};
-use gridpoint_model::ModelConfig;
+use gridpoint::rig::{Rig, RigShape};
+use gridpoint_model::{ModelConfig, WeightSource};
 use gridpoint_plan::{GridPoint, StepShape};
 
 use crate::DEVICE;

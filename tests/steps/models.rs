@@ -1,7 +1,7 @@
 //! Checkpoints against Hugging Face transformers' recorded results (expected.json beside each).
 
 use gridpoint_engine::{Engine, EngineOptions, Event, FinishReason, NewRequest, SamplingParameters};
-use gridpoint_model::Tokenizer;
+use gridpoint_model::{Shape, Tokenizer, WeightSource};
 use gridpoint_plan::{Limits, Policy, plan};
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
             random_model(device, "tests/models/llama3-rope-scaling", &BFLOAT16);
         }),
         Case::new("models/llama_gqa_float16", |device| random_model(device, "tests/models/llama-gqa", &FLOAT16)),
+        Case::new("models/random_weights", random_weights),
         Case::new("models/shakespeare_greedy", shakespeare_greedy),
         Case::new("models/shakespeare_perplexity", shakespeare_perplexity),
     ]
@@ -58,6 +59,26 @@ fn engine(device: &TestDevice, folder: &Folder, max_requests: u32, max_tokens: u
     let options =
         EngineOptions { max_requests, max_tokens, kv_pages: Some(max_requests * 16 + 1), ..EngineOptions::default() };
     Engine::new(device.device(), &folder.config, &folder.weights(), &plan, &options, |_| {}).expect("an engine")
+}
+
+/// Weights made on the device follow from their seed: the same tokens from one seed, others from another, and not one token for all.
+fn random_weights(device: &TestDevice) {
+    let config = Shape::find("tiny").and_then(|shape| shape.config(None).ok()).expect("the shape is there");
+    let limits = Limits { max_requests: 2, max_tokens: 16, ..Limits::default() };
+    let plan = plan(&limits, &Policy::default()).expect("a plan");
+    let options = EngineOptions { max_requests: 2, max_tokens: 16, kv_pages: Some(5), ..EngineOptions::default() };
+    let tokens = |seed| {
+        let mut engine = Engine::new(device.device(), &config, WeightSource::Random(seed), &plan, &options, |_| {})
+            .expect("an engine");
+        let id = engine.add(NewRequest::greedy(vec![1, 2, 3], 8)).expect("a request");
+        while engine.step().expect("the step runs").is_some() {}
+        engine.take(id).expect("a result").tokens
+    };
+    let first = tokens(0);
+    assert_eq!(first.len(), 8);
+    assert!(first.iter().any(|token| token != &first[0]), "{first:?}");
+    assert_eq!(tokens(0), first);
+    assert_ne!(tokens(1), first);
 }
 
 /// Fails unless `found` is greedy's answer up to the first step whose margin is below `margin`.

@@ -9,7 +9,7 @@ use gridpoint_graph::verify::{VerifyOptions, VerifyProgress, VerifyReport};
 use gridpoint_graph::{
     CaptureMode, CaptureProgress, CaptureSummary, GraphDescription, StepKind, StepReport, StepTotals,
 };
-use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, Weights};
+use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, WeightSource};
 use gridpoint_plan::traffic::StepHistogram;
 use gridpoint_plan::{Dropped, GridPoint, Plan};
 use gridpoint_runtime::Device;
@@ -96,20 +96,20 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads the model onto the device, makes its memory, and captures every point of `plan`; `observe` sees each.
+    /// Loads the model onto the device, from a checkpoint or with random weights ([`WeightSource`]), makes its memory, and captures every point of `plan`; `observe` sees each.
     ///
     /// # Errors
     /// Limits that contradict each other or the model, a plan that the device has no memory for, or the device's error.
-    pub fn new(
+    pub fn new<'a>(
         device: &Arc<Device>,
         config: &ModelConfig,
-        weights: &Weights<'_>,
+        weights: impl Into<WeightSource<'a>>,
         plan: &Plan,
         options: &EngineOptions,
         observe: impl FnMut(&CaptureProgress),
     ) -> Result<Self, EngineError> {
         let sizes = Sizes::new(config, plan, options)?;
-        let runner = Runner::new(device, config, weights, (plan, &sizes), options, observe)?;
+        let runner = Runner::new(device, config, weights.into(), (plan, &sizes), options, observe)?;
         let scheduler = Scheduler::new(SchedulerLimits {
             max_requests: sizes.max_requests,
             step_budget: sizes.step_budget,

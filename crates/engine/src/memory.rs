@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gridpoint_graph::StepLayout;
 use gridpoint_model::{
-    Capacity, Kernels, KvCache, LaunchOrder, Model, ModelConfig, ModelError, WeightStore, Weights, Workspace,
+    Capacity, Kernels, KvCache, LaunchOrder, Model, ModelConfig, ModelError, WeightSource, WeightStore, Workspace,
 };
 use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError, Staging};
@@ -162,11 +162,11 @@ pub(crate) struct Placed {
     pub(crate) forecast: Forecast,
 }
 
-/// Uploads the weights, sizes the kv cache from what is left, and allocates the rest.
+/// Loads the weights, sizes the kv cache from what is left, and allocates the rest.
 pub(crate) fn place(
     device: &Arc<Device>,
     config: &ModelConfig,
-    weights: &Weights<'_>,
+    weights: WeightSource<'_>,
     (plan, sizes): (&Plan, &Sizes),
     options: &EngineOptions,
 ) -> Result<Placed, EngineError> {
@@ -181,7 +181,7 @@ pub(crate) fn place(
     // What no kernel counts is refused before the weights are read.
     sizes.reserve(config, &kernels, 2)?;
     let mut layout = ArenaLayout::new();
-    let store = WeightStore::reserve(&mut layout, config, weights.plan(), sizes.max_sequence_length)?;
+    let store = WeightStore::reserve(&mut layout, config, &weights.plan(config), sizes.max_sequence_length)?;
     let least =
         Arena::releasable_bytes(device, layout.bytes())?.saturating_add(sizes.bytes(device, config, &kernels, 2)?);
     if least > budget {
@@ -189,7 +189,7 @@ pub(crate) fn place(
     }
     let uploaded = Arc::new(Arena::releasable(device, "the model's weights", &layout)?);
     let mut staging = Model::staging(device, &store)?;
-    Model::upload_into(&uploaded, &mut staging, config, weights, &store)?;
+    Model::load_into(&uploaded, &mut staging, config, weights, &store)?;
 
     let forecast = budget::forecast(device, config, &kernels, (&uploaded, &store), (plan, sizes), options, budget)?;
     let left = budget.saturating_sub(uploaded.bytes()).saturating_sub(forecast.memory.predicted);

@@ -11,7 +11,7 @@ use gridpoint_graph::{
     CaptureMode, CaptureOptions, CaptureProgress, EagerReason, GraphSet, Launched, LogitRequest, PointRecording,
     RecordedPlan, RequestKind, StepError as BlockError, StepKind, StepLayout, StepRing, StepWriter, step_range,
 };
-use gridpoint_model::{Model, ModelConfig, PointProducts, Weights};
+use gridpoint_model::{Model, ModelConfig, PointProducts, WeightSource};
 use gridpoint_plan::{Dropped, GridPoint, Match, Plan, StepShape};
 use gridpoint_runtime::{Arena, Device, RuntimeError, Staging, Stream, ranges};
 
@@ -75,7 +75,7 @@ impl Runner {
     pub(crate) fn new(
         device: &Arc<Device>,
         config: &ModelConfig,
-        weights: &Weights<'_>,
+        weights: WeightSource<'_>,
         (plan, sizes): (&Plan, &Sizes),
         options: &EngineOptions,
         observe: impl FnMut(&CaptureProgress),

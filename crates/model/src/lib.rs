@@ -6,8 +6,8 @@
 //! embedding, [`Tokenizer`] turns text into token ids and back.
 //!
 //! On the device: [`WeightStore`], [`Workspace`] and [`KvCache`] say what goes where before anything is allocated, and refuse by
-//! [`LimitError`] what no kernel can count; [`Model::upload`] fills the weights ([`Model::randomize`] with numbers, for a [`Shape`]
-//! without a checkpoint), [`Model::update`] writes others over them, and [`Model::record`] is the page of launches that makes a step of a point.
+//! [`LimitError`] what no kernel can count; [`Model::load_into`] fills the weights from a [`WeightSource`] (a checkpoint,
+//! or numbers for a [`Shape`] without one), [`Model::update`] writes others over them, and [`Model::record`] is the page of launches that makes a step of a point.
 //!
 //! Nothing that a folder holds makes this crate panic: every fault is a [`ModelError`] that names the file, the field or
 //! tensor, the value and what would be right.
@@ -33,7 +33,8 @@ pub use device::{
     Arithmetic, CacheSide, Capacity, ChoiceOrigin, Epilogue, GemmTile, HopperTile, Kernels, KvCache, LaunchNeed,
     LaunchOrder, LimitError, MeasuredDevice, Measurement, Model, Need, NewWeights, NotPermitted, PointProducts,
     ProductChoice, ProductClass, ProductKernel, ProductShape, ProductTable, RequestLengths, RowClass, Segments,
-    StepLengths, TableError, TensorOutput, TileCluster, UnknownWord, UpdateBytes, WeightStore, Work, Workspace,
+    StepLengths, TableError, TensorOutput, TileCluster, UnknownWord, UpdateBytes, WeightSource, WeightStore, Work,
+    Workspace,
 };
 pub use device_weights::{DeviceWeights, GivenTensor};
 pub use error::{ModelError, Result};

@@ -60,7 +60,7 @@ pub(super) fn table(judged: &Judged<'_>, rows: &[Row]) -> String {
 }
 
 /// A name that the column has room for.
-pub(super) fn shortened(name: &str) -> String {
+pub(crate) fn shortened(name: &str) -> String {
     if name.chars().count() <= NAME {
         return name.to_owned();
     }

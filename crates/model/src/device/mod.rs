@@ -13,6 +13,7 @@ mod order;
 mod products;
 mod random;
 mod record;
+mod source;
 mod upload;
 
 pub use inspect::CacheSide;
@@ -27,4 +28,5 @@ pub use products::{
     ProductChoice, ProductClass, ProductKernel, ProductShape, ProductTable, RowClass, Segments, TableError,
     TensorOutput, TileCluster, UnknownWord,
 };
+pub use source::WeightSource;
 pub use upload::{NewWeights, UpdateBytes};

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use gridpoint_runtime::parameters::FillParameters;
-use gridpoint_runtime::{Arena, ArenaLayout, Device, Kernel, Region, RuntimeError, Stream};
+use gridpoint_runtime::{Arena, Device, Kernel, Region, RuntimeError, Stream};
 
 use super::memory::{WeightStore, Workspace};
 use super::model::Model;
@@ -74,19 +74,17 @@ impl Filler {
 }
 
 impl Model {
-    /// As [`Model::upload`], with random weights in place of a checkpoint's.
+    /// As [`Model::upload_into`], with random weights in place of a checkpoint's.
     ///
     /// # Errors
-    /// Not enough device memory, or the driver's error.
+    /// The driver's error.
     pub fn randomize(
-        device: &Arc<Device>,
+        arena: &Arena,
         config: &ModelConfig,
         seed: u64,
-        layout: &ArenaLayout,
         (store, plan): (&WeightStore, &WeightPlan),
-    ) -> Result<Arc<Arena>> {
-        let arena = Arena::new(device, "the model's weights", layout)?;
-        let filler = Filler::new(device, seed)?;
+    ) -> Result<()> {
+        let filler = Filler::new(arena.device(), seed)?;
         let places = plan.places();
         let scales = [places.norm];
         let mut biases = Vec::new();
@@ -101,11 +99,10 @@ impl Model {
             } else {
                 Distribution::Centred(1.0 / (tensor.columns as f32).sqrt())
             };
-            filler.fill(&arena, region, index as u32, numbers)?;
+            filler.fill(arena, region, index as u32, numbers)?;
         }
-        upload_rotary(&arena, config, store)?;
-        filler.stream.synchronize()?;
-        Ok(Arc::new(arena))
+        upload_rotary(arena, config, store)?;
+        Ok(filler.stream.synchronize()?)
     }
 
     /// Fills the cache and the activations with random numbers: keys and values of sequences that nobody computed.
