@@ -16,6 +16,7 @@ use crate::args::plan::PlanArgs;
 use crate::commands::{Failure, refusals};
 use crate::folder::Folder;
 use crate::progress::Bar;
+use crate::steps as totals;
 
 /// A text larger than this is not scored.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
@@ -115,9 +116,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<ExitC
     }
     match arguments.format {
         Format::Text => writeln!(output, "{scored} tokens, mean NLL {mean:.6}, perplexity {:.3}", mean.exp()),
-        Format::Json => writeln!(output, "{}", json!({"tokens": scored, "mean_nll": mean})),
+        Format::Json => {
+            writeln!(output, "{}", json!({"tokens": scored, "mean_nll": mean, "steps": totals::json(engine.totals())}))
+        }
     }
     .map_err(Failure::output)?;
+    totals::log(engine.totals());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -42,7 +42,7 @@ fn the_mean_is_over_windows_whose_first_token_is_not_scored() {
     let ran = perplexity(&["--model", SHAKESPEARE, "--text", path(&file), "--window", &window.to_string()]);
     assert_eq!(ran.status, Some(0), "{ran:?}");
     let answer = ran.json();
-    assert_eq!(keys(&answer), ["mean_nll", "tokens"]);
+    assert_eq!(keys(&answer), ["mean_nll", "steps", "tokens"]);
     assert_eq!(answer["tokens"], logprobs.len());
     assert_eq!(logprobs.len(), ids.len() - windows.len());
     let mean = -logprobs.iter().sum::<f64>() / logprobs.len() as f64;

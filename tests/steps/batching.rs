@@ -12,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("batching/tokens_do_not_depend_on_company", tokens_do_not_depend_on_company),
         Case::new("batching/cancelling_harms_no_other", cancelling_harms_no_other),
+        Case::new("batching/an_engine_changes_threads", an_engine_changes_threads),
         Case::new("batching/a_step_without_a_point_says_why", a_step_without_a_point_says_why),
     ]
 }
@@ -179,4 +180,20 @@ fn a_step_without_a_point_says_why(device: &TestDevice) {
             "step 1:0:1 replays [1]: 0 P + 1 D, padding 0 T, 0 P, 0 D",
         ]
     );
+}
+
+/// Made here, run and dropped on a thread that has no context of its own.
+fn an_engine_changes_threads(device: &TestDevice) {
+    let folder = Folder::read("tests/models/llama-gqa");
+    let batching =
+        Batching { max_requests: 2, max_tokens: 8, capture: CaptureMode::All, stride: 1, every: 1, kv_pages: 5 };
+    let tokens = |mut engine: Engine| {
+        let id = engine.add(NewRequest::greedy(vec![1, 2, 3], 3)).expect("a request");
+        while engine.step().expect("the step runs").is_some() {}
+        engine.take(id).expect("a result").tokens
+    };
+    let here = tokens(engine(device, &folder, batching));
+    let moved = engine(device, &folder, batching);
+    let there = std::thread::spawn(move || tokens(moved)).join().expect("no panic");
+    assert_eq!(here, there);
 }

@@ -83,6 +83,8 @@ pub struct StepOutcome<'engine> {
 }
 
 /// A model that serves requests. Requests may be added and cancelled between any two steps.
+///
+/// `Send`: it may be moved to the thread that serves, on which its calls make the device's context current.
 pub struct Engine {
     pub(crate) scheduler: Scheduler,
     pub(crate) runner: Runner,
@@ -165,6 +167,7 @@ impl Engine {
     pub fn step(&mut self) -> Result<Option<StepOutcome<'_>>, EngineError> {
         self.ready()?;
         let started = Instant::now();
+        self.runner.enter()?;
         let Some(step) = self.plan_step() else { return Ok(None) };
         self.peak_pages = self.peak_pages.max(self.scheduler.pool().used());
         let ran = self.runner.run(&step, &mut self.answers)?;
@@ -199,6 +202,7 @@ impl Engine {
         options: &VerifyOptions,
         observe: impl FnMut(&VerifyProgress),
     ) -> Result<VerifyReport, EngineError> {
+        self.runner.enter()?;
         match self.scheduler.running() {
             0 => self.runner.verify(options, observe),
             running => Err(EngineError::Busy { running }),
@@ -241,9 +245,14 @@ impl Engine {
         self.runner.graphs().summary()
     }
 
-    /// Makes every graph that lazy or background capture has not made yet.
-    pub fn capture_rest(&mut self) {
+    /// Makes every graph that lazy or background capture has not made yet. One that cannot be made is logged; its steps run eagerly.
+    ///
+    /// # Errors
+    /// The driver's error where the device's context cannot be made current.
+    pub fn capture_rest(&mut self) -> Result<(), EngineError> {
+        self.runner.enter()?;
         self.runner.capture_rest();
+        Ok(())
     }
 
     /// Points of the plan that are not captured, since memory or the budget of capture does not suffice for all, each with what its
@@ -285,6 +294,7 @@ impl Engine {
     /// # Panics
     /// If the description is that of an engine with more points.
     pub fn print_graph(&self, graph: &GraphDescription, path: &Path) -> Result<(), EngineError> {
+        self.runner.enter()?;
         Ok(self.runner.print_graph(graph.captured_at, path)?)
     }
 
@@ -318,6 +328,7 @@ impl Engine {
     /// # Errors
     /// A row beyond the workspace, or the device's error.
     pub fn logits(&self, row: u32) -> Result<Vec<f32>, EngineError> {
+        self.runner.enter()?;
         Ok(self.runner.model().logits(row)?)
     }
 }
@@ -342,4 +353,17 @@ fn log(report: &StepReport) {
         device_microseconds = device.as_secs_f64() * 1e6,
         "{report}"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send<T: Send>() {}
+
+    /// Whoever serves moves it to a thread of its own.
+    #[test]
+    fn an_engine_may_change_threads() {
+        is_send::<Engine>();
+    }
 }

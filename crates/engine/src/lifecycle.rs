@@ -138,6 +138,7 @@ impl Engine {
     /// [`gridpoint_runtime::RuntimeError::NotReleasable`] on a device without virtual memory management, with nothing changed; or the
     /// driver's error: [`Engine::asleep`] says how far it came, and sleep or wake may be called again.
     pub fn sleep(&mut self, memory: Memory) -> Result<SleepReport, EngineError> {
+        self.runner.enter()?;
         // The device can not be waited for while one of its streams captures: graphs that are still to come are made first.
         self.runner.capture_rest();
         let mut report = SleepReport::default();
@@ -176,6 +177,7 @@ impl Engine {
     /// [`gridpoint_runtime::RuntimeError::OutOfMemory`], or the driver's error; weights are taken before the kv cache, and what was
     /// taken stays. [`Engine::asleep`] says what is missing, and wake may be called again.
     pub fn wake(&mut self, memory: Memory) -> Result<u64, EngineError> {
+        self.runner.enter()?;
         let model = self.runner.model();
         let mut restored = 0;
         for (part, arena) in [(Memory::Weights, model.weights_memory()), (Memory::KvCache, model.cache_memory())] {
@@ -202,6 +204,7 @@ impl Engine {
         weights: impl Into<NewWeights<'a>>,
         requests: InFlight,
     ) -> Result<UpdateReport, EngineError> {
+        self.runner.enter()?;
         let weights = weights.into();
         let running = self.scheduler.running();
         let (stream, staging, model) = self.runner.update_parts();

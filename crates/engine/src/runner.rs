@@ -104,6 +104,12 @@ impl Runner {
         Ok(Self { stream, graphs, ring, model, staging, memory: report, dropped })
     }
 
+    /// Makes the device's context current on the calling thread: an engine may be moved to another, and other libraries may have
+    /// contexts of their own.
+    pub(crate) fn enter(&self) -> Result<(), RuntimeError> {
+        self.stream.device().make_current()
+    }
+
     /// Which kernels the products of a step took.
     pub(crate) fn products_of(&self, ran: &Ran) -> PointProducts {
         self.model.product_choices(ran.kind.point().map_or_else(|| own_point(ran.shape), |(point, _)| point))
@@ -194,6 +200,15 @@ impl Runner {
     /// Logit rows that the block of a point has room for: one for each request, within what there is memory for.
     fn fitting_logit_rows(&self, point: GridPoint) -> u32 {
         point.requests().min(u64::from(self.model.capacity().logit_rows)) as u32
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // Memory is given back in the current context. A destructor has no caller to tell.
+        if let Err(error) = self.enter() {
+            tracing::warn!("{error}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use gridpoint_plan::GridPoint;
 use gridpoint_runtime::{Device, Graph, RuntimeError, Stream};
 
 use crate::recorded::{MakeTimes, PointLaunches};
@@ -27,7 +28,7 @@ impl Background {
     ///
     /// # Errors
     /// What the operating system says of the thread.
-    pub(crate) fn start(device: &Arc<Device>, distinct: &[Arc<PointLaunches>]) -> std::io::Result<Self> {
+    pub(crate) fn start(device: &Arc<Device>, distinct: &[(GridPoint, Arc<PointLaunches>)]) -> std::io::Result<Self> {
         let queue: Queue = Arc::new(Mutex::new((0..distinct.len()).collect()));
         let (sender, made) = channel();
         let (device, distinct, work) = (Arc::clone(device), distinct.to_vec(), Arc::clone(&queue));
@@ -74,13 +75,19 @@ fn locked(queue: &Queue) -> MutexGuard<'_, VecDeque<usize>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn make_all(device: &Arc<Device>, distinct: &[Arc<PointLaunches>], queue: &Queue, sender: &Sender<(usize, Made)>) {
+fn make_all(
+    device: &Arc<Device>,
+    distinct: &[(GridPoint, Arc<PointLaunches>)],
+    queue: &Queue,
+    sender: &Sender<(usize, Made)>,
+) {
     let stream = device.make_current().and_then(|()| Stream::new(device));
     loop {
         // Not in the condition of a `while let`: the lock would be held while the graph is made.
         let Some(executable) = locked(queue).pop_front() else { return };
         let made = stream.as_ref().map_err(Clone::clone).and_then(|stream| {
-            let made = distinct[executable].make(stream)?;
+            let (point, launches) = &distinct[executable];
+            let made = launches.make_for(*point, stream)?;
             stream.synchronize()?;
             Ok(made)
         });

@@ -185,15 +185,15 @@ impl<'stream> Maker<'stream> {
         let distinct = &self.recorded.distinct;
         let device = self.stream.device();
         let stream = || device.make_current().and_then(|()| Stream::new(device));
-        let make = |stream: &mut Result<Stream, RuntimeError>, launches: &PointLaunches| -> Made {
+        let points = self.recorded.first_points();
+        let make = |stream: &mut Result<Stream, RuntimeError>, (launches, point): (&Arc<PointLaunches>, &GridPoint)| {
             let stream = stream.as_ref().map_err(Clone::clone)?;
-            launches.make(stream)
+            launches.make_for(*point, stream)
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build();
         let Ok(pool) = pool else { return self.make_here(observe) };
         // A worker's stream is dropped when its part is done, which waits for the uploads on it.
-        let made: Vec<Made> =
-            pool.install(|| distinct.par_iter().map_init(stream, |stream, launches| make(stream, launches)).collect());
+        let made: Vec<Made> = pool.install(|| distinct.par_iter().zip(&points).map_init(stream, make).collect());
         let mut errors: Vec<Option<RuntimeError>> = vec![None; made.len()];
         for (executable, made) in made.into_iter().enumerate() {
             errors[executable] = self.keep(executable, made).err();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::{CUstream, CapturedLaunches, Graph, Launches, Recording, RuntimeError, Stream};
 
-use crate::{CaptureCause, CaptureError};
+use crate::{CaptureCause, CaptureError, ranges};
 
 /// A point that is being recorded: what is launched through it becomes the point's step.
 ///
@@ -130,6 +130,12 @@ impl PointLaunches {
         Ok((graph, MakeTimes { capture, instantiate: instantiated - capture, upload }))
     }
 
+    /// [`PointLaunches::make`], which a profiler sees under the name of `point`, the first that takes them.
+    pub(crate) fn make_for(&self, point: GridPoint, stream: &Stream) -> Result<(Graph<()>, MakeTimes), RuntimeError> {
+        let _range = ranges::capture_of(point);
+        self.make(stream)
+    }
+
     fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Values(own), Self::Values(others)) => own == others,
@@ -232,6 +238,12 @@ impl RecordedPlan {
             PointLaunches::Captured(_) => None,
         });
         values.max_by_key(|launches| launches.as_slice().len())
+    }
+
+    /// The first point that takes each of `distinct`.
+    pub(crate) fn first_points(&self) -> Vec<GridPoint> {
+        let first = |executable| self.executable_of.iter().position(|&own| own == executable);
+        (0..self.distinct.len()).filter_map(first).map(|index| self.points[index]).collect()
     }
 
     /// The first `count` points alone.

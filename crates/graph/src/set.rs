@@ -116,7 +116,9 @@ impl<M> GraphSet<M> {
 
     /// Starts to make the graphs on a thread of its own.
     pub(crate) fn start_background(&mut self) -> std::io::Result<()> {
-        let distinct: Vec<_> = self.executables.iter().map(|executable| Arc::clone(&executable.launches)).collect();
+        let distinct = self.executables.iter().enumerate();
+        let distinct: Vec<_> =
+            distinct.map(|(index, executable)| (self.first_point(index), Arc::clone(&executable.launches))).collect();
         self.background = Some(Background::start(self.stream.device(), &distinct)?);
         Ok(())
     }
@@ -223,7 +225,7 @@ impl<M> GraphSet<M> {
         let executable = self.executable_of[index];
         self.collect();
         if self.mode == CaptureMode::Lazy && matches!(self.executables[executable].state, State::Waiting) {
-            let made = self.executables[executable].launches.make(&self.stream);
+            let made = self.executables[executable].launches.make_for(self.first_point(executable), &self.stream);
             self.settle(executable, made);
         }
         match self.executables[executable].state {
@@ -260,7 +262,7 @@ impl<M> GraphSet<M> {
         self.collect();
         for executable in 0..self.executables.len() {
             if self.mode == CaptureMode::Lazy && matches!(self.executables[executable].state, State::Waiting) {
-                let made = self.executables[executable].launches.make(&self.stream);
+                let made = self.executables[executable].launches.make_for(self.first_point(executable), &self.stream);
                 self.settle(executable, made);
             }
         }
@@ -287,8 +289,7 @@ impl<M> GraphSet<M> {
 
     /// Takes a graph, or the news that there will be none.
     fn settle(&mut self, executable: usize, made: Made) {
-        let first = self.executable_of.iter().position(|&own| own == executable);
-        let point = self.points[first.unwrap_or(0)];
+        let point = self.first_point(executable);
         self.executables[executable].state = match made {
             Ok((graph, times)) => {
                 self.summary.times.add(&times);
@@ -302,6 +303,12 @@ impl<M> GraphSet<M> {
             }
         };
         self.count();
+    }
+
+    /// The first point that replays an executable.
+    fn first_point(&self, executable: usize) -> GridPoint {
+        let first = self.executable_of.iter().position(|&own| own == executable);
+        self.points[first.unwrap_or(0)]
     }
 
     /// Brings the summary's counts up to date.
