@@ -123,18 +123,17 @@ impl Folder {
         let weights = weights.transpose().map_err(Failure::failed)?;
         let source = weights.as_ref().map_or(WeightSource::Random(SEED), WeightSource::Checkpoint);
         let products = model.products.read_with(device.properties(), model.kernels)?;
-        let options = EngineOptions {
+        let mut options = EngineOptions {
             max_requests: limits.max_requests,
             max_tokens: limits.max_tokens,
             max_sequence_length: Some(self.max_sequence_length),
             kv_pages: Some(model.kv_pages.unwrap_or_else(|| self.pages_wanted(limits.max_requests, tokens_wanted))),
-            capture,
-            capture_threads: model.capture.threads(),
             launches: model.launches.map(Into::into),
             portable: model.kernels == KernelsChoice::Portable,
             products: products.table.clone(),
             ..EngineOptions::default()
         };
+        model.capture.apply(capture, &mut options);
         if let Some(pages) = model.kv_pages {
             self.check_pages(pages, device)?;
         }

@@ -54,7 +54,7 @@ impl Steps {
     ///
     /// # Errors
     /// The device's error, of the step or of the call to the profiler. The collection has ended then.
-    pub fn run(&mut self, engine: &mut Engine) -> Result<Option<StepOutcome>, EngineError> {
+    pub fn run<'engine>(&mut self, engine: &'engine mut Engine) -> Result<Option<StepOutcome<'engine>>, EngineError> {
         let stepped = self.run_within_span(engine);
         if !matches!(stepped, Ok(Some(_))) {
             self.collection = None;
@@ -65,7 +65,10 @@ impl Steps {
         stepped
     }
 
-    fn run_within_span(&mut self, engine: &mut Engine) -> Result<Option<StepOutcome>, EngineError> {
+    fn run_within_span<'engine>(
+        &mut self,
+        engine: &'engine mut Engine,
+    ) -> Result<Option<StepOutcome<'engine>>, EngineError> {
         if self.span.is_some_and(|span| span.first == self.done + 1) && self.collection.is_none() {
             self.collection = Some(Collection::start()?);
         }

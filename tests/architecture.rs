@@ -9,7 +9,7 @@ use std::process::Command;
 use house::{code, files, read, uses};
 
 /// Which workspace crates a crate may name in its `[dependencies]`.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("gridpoint-plan", &[]),
     ("gridpoint-driver", &[]),
     ("gridpoint-simulator", &["gridpoint-driver"]),
@@ -34,20 +34,43 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "gridpoint-engine",
         ],
     ),
+    (
+        "gridpoint-examples",
+        &[
+            "gridpoint",
+            "gridpoint-plan",
+            "gridpoint-driver",
+            "gridpoint-simulator",
+            // Of the build script.
+            "gridpoint-simulator-build",
+            "gridpoint-runtime",
+            "gridpoint-graph",
+            "gridpoint-model",
+            "gridpoint-engine",
+        ],
+    ),
 ];
 
 /// Where unsafe code may stand: folders and files.
-const UNSAFE_ROOMS: [&str; 5] =
-    ["crates/driver/", "crates/simulator/", "crates/runtime/", "crates/model/src/mmap.rs", "src/kernels.rs"];
+const UNSAFE_ROOMS: [&str; 7] = [
+    "examples/",
+    "crates/driver/",
+    "crates/simulator/",
+    "crates/runtime/",
+    "crates/model/src/mmap.rs",
+    "src/kernels.rs",
+    "tests/support/allocations.rs",
+];
 
 /// Crates whose lint tables differ from the workspace's in `unsafe_code`, and in nothing else.
-const OWN_LINTS: [&str; 6] = [
+const OWN_LINTS: [&str; 7] = [
     "Cargo.toml",
     "crates/driver/Cargo.toml",
     "crates/model/Cargo.toml",
     "crates/runtime/Cargo.toml",
     "crates/simulator/Cargo.toml",
     "crates/simulator/example/Cargo.toml",
+    "examples/embedding/Cargo.toml",
 ];
 
 /// What no kernel says, and why.

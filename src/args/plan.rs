@@ -15,7 +15,7 @@ use gridpoint_plan::{
 use crate::args::{integer_64, natural_32};
 use crate::commands::Failure;
 
-pub(crate) use budget::{Reduced, bytes, number, size};
+pub(crate) use budget::{Reduced, bytes, number, seconds, size};
 pub(crate) use choice::{Choice, Comparison, short_sizing};
 pub(crate) use file::{read_bounded, read_plan, refusal};
 pub(crate) use make::{FitTo, Graphs, Made};

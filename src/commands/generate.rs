@@ -12,6 +12,7 @@ use gridpoint_engine::{
 };
 use gridpoint_graph::CaptureMode;
 use gridpoint_model::PointProducts;
+use gridpoint_plan::{Dropped, GridPoint};
 use serde_json::{Value, json};
 
 use crate::args::inspect::InspectArgs;
@@ -206,7 +207,7 @@ fn stream(
     output: &mut dyn Write,
 ) -> Result<(), Failure> {
     while let Some(outcome) = steps.run(engine).map_err(Failure::failed)? {
-        for event in &outcome.events {
+        for event in outcome.events {
             if let Event::Token { token, .. } = event {
                 text.push(*token, output)?;
             }
@@ -316,6 +317,7 @@ fn print_json(items: &[Item], texts: &Texts<'_>, engine: &Engine, output: &mut d
     let answer = json!({
         "results": results,
         "plan": {"graphs": capture.graphs, "distinct": capture.distinct},
+        "memory": memory(engine),
         "steps": steps::json(engine.totals()),
         "launches": engine.launch_order().to_string(),
         "products": products(engine),
@@ -323,6 +325,27 @@ fn print_json(items: &[Item], texts: &Texts<'_>, engine: &Engine, output: &mut d
         "capture_seconds": capture.times.total.as_secs_f64(),
     });
     writeln!(output, "{answer}").map_err(Failure::output)
+}
+
+/// Device memory by use, in bytes, and the points that there was no room for.
+fn memory(engine: &Engine) -> Value {
+    let memory = engine.memory();
+    let point = |dropped: &Dropped| {
+        let GridPoint { tokens, prefills, decodes } = dropped.point;
+        json!([tokens, prefills, decodes])
+    };
+    json!({
+        "budget": memory.budget,
+        "weights": memory.weights,
+        "workspace": memory.workspace,
+        "logit_rows": memory.logit_rows,
+        "step_block": memory.step_block,
+        "graphs_predicted": memory.graphs.predicted,
+        "graphs_measured": memory.graphs.measured,
+        "kv_cache": memory.kv_cache,
+        "kv_pages": memory.kv_pages,
+        "dropped_points": engine.dropped_points().iter().map(point).collect::<Vec<_>>(),
+    })
 }
 
 /// The kernels that products take, each with the token counts of its points.

@@ -51,6 +51,20 @@ pub(crate) fn engine(error: EngineError, limits: &Limits) -> Failure {
             let what = what.trim_end_matches(',');
             Failure::Failed(format!("{what}: {needed} are needed and {free} of {total} are free, so {smaller}").into())
         }
+        EngineError::MemoryBudget { budget, needed } => {
+            let [budget, needed] = [budget, needed].map(Bytes::from);
+            Failure::Failed(
+                format!(
+                    "the model with its largest step and the least kv cache takes {needed}, graphs not counted, and {budget} may be \
+                     taken: --memory-budget or --gpu-memory-utilization must be larger, or {smaller}"
+                )
+                .into(),
+            )
+        }
+        EngineError::PlanBudget(error) => Failure::Failed(
+            format!("the graphs do not fit, --capture-budget, --memory-budget or --gpu-memory-utilization must be larger: {error}")
+                .into(),
+        ),
         EngineError::Runtime(RuntimeError::LayoutOverflow { region })
         | EngineError::Model(ModelError::Runtime(RuntimeError::LayoutOverflow { region })) => {
             Failure::Failed(format!("the {region} of a step is larger than can be addressed: {smaller}").into())

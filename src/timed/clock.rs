@@ -48,7 +48,7 @@ pub(crate) type Enqueue<'a> = &'a dyn Fn(&Stream) -> Result<(), RuntimeError>;
 
 impl Clock {
     pub(crate) fn new(device: &Arc<Device>) -> Result<Self, RuntimeError> {
-        let pair = |_| Ok((Event::new(true)?, Event::new(true)?));
+        let pair = |_| Ok((Event::new(device, true)?, Event::new(device, true)?));
         Ok(Self { stream: Stream::new(device)?, events: (0..BATCH).map(pair).collect::<Result<_, RuntimeError>>()? })
     }
 

@@ -6,7 +6,27 @@ use crate::program::{GQA, Ran, SHAKESPEARE, generate, refuses};
 
 #[test]
 fn arguments_of_generate_are_refused_in_a_sentence() {
-    let cases: [(&[&str], i32, &str); 25] = [
+    let cases: [(&[&str], i32, &str); 29] = [
+        (
+            &["--prompt-ids", "1", "--capture-threads", "0"],
+            2,
+            "invalid value '0' for '--capture-threads <N>': it must be a whole number from 1 to 4294967295",
+        ),
+        (
+            &["--prompt-ids", "1", "--capture-budget", "-1"],
+            2,
+            "invalid value '-1' for '--capture-budget <SECONDS>': it must be a number of seconds of at least 0",
+        ),
+        (
+            &["--prompt-ids", "1", "--gpu-memory-utilization", "1.5"],
+            2,
+            "invalid value '1.5' for '--gpu-memory-utilization <X>': it must be a number above 0 and at most 1",
+        ),
+        (
+            &["--prompt-ids", "1", "--memory-budget", "much"],
+            2,
+            "invalid value 'much' for '--memory-budget <SIZE>': it must be a number of bytes, such as `300000000`, `300MB` or `1.5GiB`",
+        ),
         (&[], 2, "the following required arguments were not provided: <--prompt <TEXT>|--prompt-ids <1,2,3>>"),
         (&["--promt", "x"], 2, "unexpected argument '--promt' found; a similar argument exists: '--prompt'"),
         (

@@ -15,10 +15,45 @@ fn text(arguments: &[&str]) -> String {
     ran.stdout
 }
 
+/// However graphs are captured, the tokens are the same; what memory was predicted for graphs is what they take; fewer points fit less memory.
+#[test]
+fn capture_changes_no_token_and_its_memory_is_told() {
+    let prompt = ["--prompt-ids", "1,2,3", "--max-new-tokens", "3"];
+    let run = |more: &[&str]| generated(GQA, &[&prompt[..], more].concat());
+    let all = run(&[]);
+    let memory = &all["memory"];
+    assert_eq!(memory["graphs_predicted"], memory["graphs_measured"]);
+    assert!(memory["graphs_predicted"].as_u64().is_some_and(|bytes| bytes > 0), "{memory}");
+    assert_eq!(memory["dropped_points"], json!([]));
+    let number = |field: &str| memory[field].as_u64().expect("a number");
+    let others = ["weights", "workspace", "step_block", "kv_cache"].map(number).iter().sum::<u64>();
+    let half = (others + number("graphs_predicted") / 2).to_string();
+    for more in [
+        &["--capture", "lazy"][..],
+        &["--capture", "background"],
+        &["--capture-threads", "2"],
+        &["--memory-budget", &half],
+    ] {
+        let answer = run(more);
+        assert_eq!(answer["results"], all["results"], "{more:?}");
+        let steps = &answer["steps"];
+        let waited = steps["eager_reasons"]["not_yet_captured"].as_u64().unwrap_or(0);
+        assert_eq!(steps["eager"].as_u64(), Some(waited), "{more:?}: {steps}");
+        assert!(waited == 0 || more[1] == "background", "{more:?}: {steps}");
+        let dropped = answer["memory"]["dropped_points"].as_array().expect("a list").len();
+        assert_eq!(dropped > 0, more[0] == "--memory-budget", "{more:?}: {answer}");
+        let lazy = more == ["--capture", "lazy"];
+        assert!(!lazy || answer["plan"]["graphs"].as_u64() < all["plan"]["graphs"].as_u64(), "{answer}");
+    }
+}
+
 #[test]
 fn the_answer_has_the_promised_fields() {
     let answer = generated(SHAKESPEARE, &["--prompt", "ROMEO:", "--prompt", "The king", "--max-new-tokens", "5"]);
-    assert_eq!(keys(&answer), ["capture_seconds", "launches", "plan", "products", "results", "step_seconds", "steps"]);
+    assert_eq!(
+        keys(&answer),
+        ["capture_seconds", "launches", "memory", "plan", "products", "results", "step_seconds", "steps"]
+    );
     assert!(answer["capture_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{answer}");
     assert_eq!(answer["plan"]["graphs"], 60);
     assert!(answer["plan"]["distinct"].as_u64().is_some_and(|distinct| (1..=60).contains(&distinct)), "{answer}");
@@ -134,7 +169,8 @@ fn eager_steps_and_a_plan_without_graphs_say_the_same() {
         assert_eq!(answer["results"], replayed["results"], "{extra:?}");
         let steps = &answer["steps"];
         assert_eq!([&steps["total"], &steps["replayed"], &steps["eager"]], [4, 0, 4], "{extra:?}");
-        assert_eq!(steps["eager_reasons"], json!({"switched_off": 4}), "{extra:?}");
+        let reason = if extra == ["--eager"] { "switched_off" } else { "no_points" };
+        assert_eq!(steps["eager_reasons"], json!({reason: 4}), "{extra:?}");
         assert_eq!(answer["plan"], plan, "{extra:?}");
     }
 }

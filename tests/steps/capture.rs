@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use gridpoint_engine::{Engine, EngineError, EngineOptions, MemoryReport, NewRequest};
 use gridpoint_graph::{
     CaptureMode, CaptureOptions, EagerReason, GraphCosts, GraphSet, Launched, PointRecording, RecordedPlan,
 };
-use gridpoint_plan::{GridPoint, Limits, Plan, Policy, plan};
+use gridpoint_plan::{GraphCount, GridPoint, Limits, Plan, Policy, plan};
 use gridpoint_runtime::parameters::FillParameters;
 use gridpoint_runtime::{Arena, ArenaLayout, Device, Kernel, Launches, Region, RuntimeError, Stream};
 
@@ -24,10 +26,14 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("capture/what_fails_inside_the_closure_is_named", what_fails_inside_the_closure_is_named),
         Case::new("capture/replays_take_no_memory", replays_take_no_memory),
         Case::new("capture/the_memory_of_graphs_is_predicted", the_memory_of_graphs_is_predicted),
+        Case::new("capture/memory_is_known_before_the_cache_is_sized", memory_is_known_before_the_cache_is_sized),
+        Case::new("capture/points_are_dropped_for_a_budget", points_are_dropped_for_a_budget),
     ]
 }
 
 const POISON: u8 = 0xFF;
+const REQUESTS: u32 = 6;
+const TOKENS: u32 = 48;
 
 /// Memory that a step fills with numbers, one for each token and request of its point.
 struct Toy {
@@ -98,7 +104,7 @@ impl Toy {
 }
 
 fn small_plan() -> Plan {
-    let limits = Limits { max_requests: 6, max_tokens: 48, ..Limits::default() };
+    let limits = Limits { max_requests: REQUESTS, max_tokens: TOKENS, ..Limits::default() };
     plan(&limits, &Policy::default()).expect("a plan")
 }
 
@@ -306,6 +312,101 @@ fn the_memory_of_graphs_is_predicted(device: &TestDevice) {
         recorded.capture(stream, Arc::clone(&toy.arena), &options(CaptureMode::All, 1), |_| {}).expect("a capture");
     let measured = set.summary().pool.reserved;
     let off = predicted.abs_diff(measured);
-    let allowed = if device.device().properties().name.contains("simulat") { 0 } else { (measured / 20).max(32 << 20) };
+    let allowed = if simulated(device) { 0 } else { (measured / 20).max(32 << 20) };
     assert!(off <= allowed, "predicted {predicted} bytes for {nodes:?} nodes, measured {measured}: {costs:?}");
+}
+
+/// An engine for the plan, and what it answers.
+fn served(device: &TestDevice, plan: &Plan, options: &EngineOptions) -> Result<(Engine, Vec<u32>), EngineError> {
+    let folder = super::shapes::smallest();
+    let mut engine = Engine::new(device.device(), &folder.config, &folder.weights(), plan, options, |_| {})?;
+    let id = engine.add(NewRequest::greedy(vec![1, 2, 3], 4)).expect("a good request");
+    while engine.step()?.is_some() {}
+    let tokens = engine.take(id).expect("a result").tokens;
+    Ok((engine, tokens))
+}
+
+fn engine_options() -> EngineOptions {
+    EngineOptions {
+        max_requests: REQUESTS,
+        max_tokens: TOKENS,
+        max_sequence_length: Some(64),
+        kv_pages: Some(8),
+        ..EngineOptions::default()
+    }
+}
+
+fn memory_is_known_before_the_cache_is_sized(device: &TestDevice) {
+    let free = || device.device().memory().expect("the device works").free;
+    let (plan, before) = (small_plan(), free());
+    let (engine, _) = served(device, &plan, &engine_options()).expect("an engine");
+    let memory = *engine.memory();
+    let measured = memory.graphs.measured.expect("all graphs are captured");
+    assert_eq!((memory.graphs.graphs, memory.graphs.nodes), (engine.capture().distinct, engine.capture().nodes));
+    let within = |found: u64, expected: u64| match simulated(device) {
+        true => found == expected,
+        false => found.abs_diff(expected) <= (expected / 20).max(32 << 20),
+    };
+    assert!(within(memory.graphs.predicted, measured), "{memory}");
+    let taken = before - free();
+    assert!(within(taken, memory.total() + measured), "{taken} bytes are gone: {memory}");
+    assert!(taken <= memory.budget, "{memory}");
+
+    // The largest point alone has the same memory: graphs add nothing to the pool.
+    let limits = Limits { max_requests: REQUESTS, max_tokens: TOKENS, ..Limits::default() };
+    let largest = gridpoint_plan::plan(&limits, &Policy { graph_count: GraphCount::Count(1), ..Policy::default() });
+    let largest = largest.expect("a plan");
+    assert!(largest.len() < plan.len() && largest.points()[0] == plan.points()[0]);
+    let (alone, _) = served(device, &largest, &engine_options()).expect("an engine");
+    let own = |memory: &MemoryReport| [memory.workspace, memory.logit_rows, memory.step_block, memory.kv_cache];
+    assert_eq!(own(alone.memory()), own(&memory));
+
+    // The cache gets what the budget leaves, up to a page and the granularity of its memory.
+    let budget = memory.total() + measured + (16 << 20);
+    let options = EngineOptions { memory_budget: Some(budget), kv_pages: Some(1_000_000), ..engine_options() };
+    let (more, _) = served(device, &plan, &options).expect("an engine");
+    let taken = more.memory().total() + more.memory().graphs.predicted;
+    assert!(taken <= budget && budget - taken < more.memory().kv_page + (4 << 20), "{}", more.memory());
+    assert!(more.memory().kv_pages > memory.kv_pages, "{}", more.memory());
+}
+
+fn simulated(device: &TestDevice) -> bool {
+    device.device().properties().name.contains("simulated")
+}
+
+fn points_are_dropped_for_a_budget(device: &TestDevice) {
+    let plan = small_plan();
+    let (engine, expected) = served(device, &plan, &engine_options()).expect("an engine");
+    assert_eq!(engine.dropped_points(), []);
+    let memory = *engine.memory();
+    drop(engine);
+    if !simulated(device) {
+        return;
+    }
+    let others = memory.total();
+    for (share, some) in [(1.0, false), (0.7, true), (0.4, true)] {
+        let graphs = (memory.graphs.predicted as f64 * share) as u64;
+        let options = EngineOptions { memory_budget: Some(others + graphs), ..engine_options() };
+        let (engine, tokens) = served(device, &plan, &options).expect("an engine");
+        assert_eq!(tokens, expected, "{share}");
+        let dropped = engine.dropped_points();
+        assert_eq!(dropped.is_empty(), !some, "{share}: {dropped:?}");
+        assert_eq!(engine.points().len() + dropped.len(), plan.len(), "{share}");
+        for gone in dropped {
+            assert!(!engine.points().contains(&gone.point) && engine.points().contains(&gone.replaced_by), "{gone:?}");
+        }
+        assert!(engine.memory().graphs.predicted <= graphs, "{share}: {}", engine.memory());
+        assert_eq!(engine.totals().eager, 0, "{share}: batches take larger points");
+    }
+    let refused =
+        |options: EngineOptions| served(device, &plan, &options).map(drop).expect_err("too little").to_string();
+    let words = refused(EngineOptions { memory_budget: Some(others + 1), ..engine_options() });
+    assert!(words.starts_with("the plan's graphs do not fit: the budget of bytes is `"), "{words}");
+    let words = refused(EngineOptions { memory_budget: Some(memory.weights), ..engine_options() });
+    assert!(words.starts_with("the budget of device memory is `"), "{words}");
+    let budget = Some(Duration::from_nanos(1));
+    let words = refused(EngineOptions { capture_budget: budget, ..engine_options() });
+    assert!(words.starts_with("the plan's graphs do not fit: the budget of seconds is `0.000000001`"), "{words}");
+    let part = refused(EngineOptions { memory_utilization: 1.5, ..engine_options() });
+    assert!(part.starts_with("memory_utilization is `1.5`"), "{part}");
 }

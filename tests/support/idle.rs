@@ -13,8 +13,8 @@ use gridpoint_plan::{Limits, Plan, Policy, TokenCeiling, plan};
 use gridpoint_runtime::Device;
 use gridpoint_simulator::Options;
 
-/// Tokens in the cache of each request: nine pages.
-const CONTEXT: usize = 520;
+/// Tokens in the cache of a request: nine pages.
+pub(crate) const CONTEXT: usize = 520;
 /// Tokens that a request has after its prompt.
 pub(crate) const NEW_TOKENS: u32 = 400;
 
@@ -59,36 +59,47 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    pub(crate) fn new(device: &Arc<Device>) -> Self {
+    /// Requests have prompts of at most `context` tokens.
+    pub(crate) fn new(device: &Arc<Device>, context: usize) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/llama-gqa");
         let mut config = ModelConfig::load(&folder).expect("the configuration is good");
-        config.max_position_embeddings = CONTEXT + NEW_TOKENS as usize;
+        config.max_position_embeddings = context + NEW_TOKENS as usize;
         let checkpoint = Checkpoint::open(&folder).expect("the weights are there");
         Self { device: Arc::clone(device), config, checkpoint }
     }
 
-    /// An engine in which so many requests decode.
-    pub(crate) fn decoding(&self, requests: u32) -> Engine {
+    /// An engine in which so many requests like `request` decode.
+    pub(crate) fn decoding(&self, requests: u32, request: &NewRequest) -> Engine {
+        self.decoding_within((requests, 16_384), requests, request)
+    }
+
+    /// The same with slots for `max_requests` requests and steps of at most `max_tokens` tokens.
+    pub(crate) fn decoding_within(
+        &self,
+        (max_requests, max_tokens): (u32, u32),
+        requests: u32,
+        request: &NewRequest,
+    ) -> Engine {
         let weights = Weights::new(&self.config, &self.checkpoint).expect("the weights are those of the configuration");
         let pages = self.config.max_position_embeddings.div_ceil(64) as u32;
         let options = EngineOptions {
-            max_requests: requests,
-            max_tokens: 16_384,
-            kv_pages: Some(requests * pages + 1),
+            max_requests,
+            max_tokens,
+            kv_pages: Some(max_requests * pages + 1),
             ..EngineOptions::default()
         };
-        let mut engine = Engine::new(&self.device, &self.config, &weights, &plan_for(requests), &options, |_| {})
-            .expect("an engine");
+        let plan = plan_for(max_requests, max_tokens);
+        let mut engine = Engine::new(&self.device, &self.config, &weights, &plan, &options, |_| {}).expect("an engine");
         for _ in 0..requests {
-            engine.add(NewRequest::greedy(vec![1; CONTEXT], NEW_TOKENS)).expect("a request");
+            engine.add(request.clone()).expect("a request");
         }
         while engine.step().expect("a step").expect("requests are left").report.shape.decodes < requests {}
         engine
     }
 }
 
-fn plan_for(requests: u32) -> Plan {
-    let limits = Limits { max_requests: requests, max_tokens: 16_384, ..Limits::default() };
+fn plan_for(max_requests: u32, max_tokens: u32) -> Plan {
+    let limits = Limits { max_requests, max_tokens, ..Limits::default() };
     let policy = Policy { token_ceiling: TokenCeiling::AllPrefills, ..Policy::default() };
     plan(&limits, &policy).expect("a plan")
 }

@@ -11,7 +11,7 @@ use gridpoint_graph::{
 };
 use gridpoint_model::{LaunchOrder, ModelConfig, PointProducts, ProductTable, WeightSource};
 use gridpoint_plan::traffic::StepHistogram;
-use gridpoint_plan::{GridPoint, Plan};
+use gridpoint_plan::{Dropped, GridPoint, Plan};
 use gridpoint_runtime::Device;
 
 use crate::error::{EngineError, RequestError};
@@ -35,8 +35,13 @@ pub struct EngineOptions {
     /// Most pages of the kv cache, the dummy page among them; `None` is what `max_requests` sequences of the longest length
     /// need. There are fewer where `memory_utilization` does not allow as many.
     pub kv_pages: Option<u32>,
-    /// The part of free device memory that the kv cache and a step's memory may take together, in (0, 1].
+    /// The part of the device's memory that may be in use once the engine stands, in (0, 1]; what others use counts.
     pub memory_utilization: f64,
+    /// Most bytes of device memory that the engine may take in all: weights, a step's memory, graphs, kv cache.
+    pub memory_budget: Option<u64>,
+    /// Most time that capture may take, by prediction: points that are missed least are dropped until the rest is within it, and likewise
+    /// where memory does not suffice for all graphs.
+    pub capture_budget: Option<Duration>,
     /// When graphs are captured; off, the same kernels are launched one by one.
     pub capture: CaptureMode,
     /// Threads that capture before the first step.
@@ -57,6 +62,8 @@ impl Default for EngineOptions {
             max_sequence_length: None,
             kv_pages: None,
             memory_utilization: 0.9,
+            memory_budget: None,
+            capture_budget: None,
             capture: CaptureMode::All,
             capture_threads: NonZeroUsize::MIN,
             launches: None,
@@ -66,13 +73,13 @@ impl Default for EngineOptions {
     }
 }
 
-/// What a step came to.
+/// What a step came to. It borrows from the engine, which writes the events of the next step over these.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StepOutcome {
+pub struct StepOutcome<'engine> {
     /// How it ran.
     pub report: StepReport,
     /// What happened to its requests, in the order of its rows.
-    pub events: Vec<Event>,
+    pub events: &'engine [Event],
 }
 
 /// A model that serves requests. Requests may be added and cancelled between any two steps.
@@ -149,21 +156,25 @@ impl Engine {
 
     /// Runs the next step; `None` exactly if no request is waiting or running.
     ///
+    /// A step allocates nothing on the host where the engine has been: no request is admitted in it or ends, it replays, and steps of
+    /// as many rows and of the same shape went before.
+    ///
     /// # Errors
     /// [`EngineError::NotReady`] while the engine sleeps or lacks weights, or the device's error. Nothing of the step has been committed:
     /// called again, it is planned anew.
-    pub fn step(&mut self) -> Result<Option<StepOutcome>, EngineError> {
+    pub fn step(&mut self) -> Result<Option<StepOutcome<'_>>, EngineError> {
         self.ready()?;
         let started = Instant::now();
         let Some(step) = self.plan_step() else { return Ok(None) };
         self.peak_pages = self.peak_pages.max(self.scheduler.pool().used());
         let ran = self.runner.run(&step, &mut self.answers)?;
         tracing::debug!(target: "gridpoint::products", "step {} takes {}", ran.shape, self.runner.products_of(&ran));
-        let outputs = self.answers.outputs(&step);
-        let events = {
+        {
             let _range = phases::COMMIT.enter();
-            self.scheduler.commit(step, &outputs)?
-        };
+            let made_true = self.scheduler.make_true(&step, self.answers.outputs(&step));
+            self.scheduler.reuse(step);
+            made_true?;
+        }
         let Ran { shape, kind, waited, device } = ran;
         let report = StepReport { shape, kind, host: started.elapsed().saturating_sub(waited), device };
         self.totals.add(&report);
@@ -173,7 +184,7 @@ impl Engine {
             tracing::warn!("step {} is not recorded: {error}", report.shape);
         }
         self.run_time += started.elapsed();
-        Ok(Some(StepOutcome { report, events }))
+        Ok(Some(StepOutcome { report, events: self.scheduler.events() }))
     }
 
     /// Replays every graph that serves with real steps, and compares what each leaves with eager launches, bit for bit; see
@@ -202,7 +213,7 @@ impl Engine {
             return Some(step);
         }
         // A step has at most as many logit rows as tokens.
-        drop(step);
+        self.scheduler.reuse(step);
         self.scheduler.next_step_within(self.logit_rows)
     }
 
@@ -233,6 +244,13 @@ impl Engine {
     /// Makes every graph that lazy or background capture has not made yet.
     pub fn capture_rest(&mut self) {
         self.runner.capture_rest();
+    }
+
+    /// Points of the plan that are not captured, since memory or the budget of capture does not suffice for all, each with what its
+    /// batches replay instead.
+    #[must_use]
+    pub fn dropped_points(&self) -> &[Dropped] {
+        self.runner.dropped()
     }
 
     /// How the launches of a step depend on each other.

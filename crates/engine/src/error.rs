@@ -65,6 +65,19 @@ pub enum EngineError {
         /// The model's.
         longest: u32,
     },
+    /// Less memory than an engine takes.
+    #[error(
+        "the budget of device memory is `{budget}` bytes: the model with its largest step and the least kv cache takes {needed}, graphs not counted"
+    )]
+    MemoryBudget {
+        /// Bytes that may be taken.
+        budget: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// No part of the plan that serves every step is within its budget.
+    #[error("the plan's graphs do not fit: {0}")]
+    PlanBudget(#[source] gridpoint_plan::BudgetError),
     /// The part of memory to use is no fraction.
     #[error("memory_utilization is `{given}`: it must be above 0 and at most 1")]
     MemoryUtilization {

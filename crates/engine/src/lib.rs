@@ -31,7 +31,7 @@
 //!     let outputs = vec![answer; step.rows().len()];
 //!     for event in scheduler.commit(step, &outputs)? {
 //!         if let Event::Token { token, .. } = event {
-//!             assert_eq!(token, 7);
+//!             assert_eq!(*token, 7);
 //!         }
 //!     }
 //! }
@@ -48,6 +48,7 @@
 //! The scheduling half does not know what a model, a graph, a device or a text is: tokens are numbers, pages are numbers,
 //! and a step is a list of rows.
 
+mod budget;
 mod engine;
 mod error;
 mod lifecycle;
@@ -60,6 +61,7 @@ mod scheduler;
 mod step;
 mod verify;
 
+pub use budget::GraphMemory;
 pub use engine::{Engine, EngineOptions, StepOutcome};
 pub use error::{EngineError, IntegrityError, LimitsError, NotReady, RequestError, SamplingError, StepError};
 pub use lifecycle::{InFlight, Memory, SleepReport, UpdateReport};

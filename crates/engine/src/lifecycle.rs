@@ -138,6 +138,8 @@ impl Engine {
     /// [`gridpoint_runtime::RuntimeError::NotReleasable`] on a device without virtual memory management, with nothing changed; or the
     /// driver's error: [`Engine::asleep`] says how far it came, and sleep or wake may be called again.
     pub fn sleep(&mut self, memory: Memory) -> Result<SleepReport, EngineError> {
+        // The device can not be waited for while one of its streams captures: graphs that are still to come are made first.
+        self.runner.capture_rest();
         let mut report = SleepReport::default();
         let model = self.runner.model();
         if memory.includes(Memory::KvCache) && !model.cache_memory().is_released() {

@@ -9,6 +9,7 @@ use gridpoint_model::{
 use gridpoint_plan::{GridPoint, Plan};
 use gridpoint_runtime::{Arena, ArenaLayout, Device, Region, RuntimeError, Staging};
 
+use crate::budget::{self, Forecast, GraphMemory};
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
 use crate::pages::pages_for;
@@ -17,25 +18,31 @@ use crate::phases;
 /// Logits of one step take no more than this many bytes, unless as many rows as there are requests take more.
 const LOGIT_BYTES: u64 = 64 << 20;
 
-/// Bytes of device memory by use, all of them our own allocations.
+/// Bytes of device memory by use: our own allocations to the byte, and what the driver takes for graphs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryReport {
     /// Weights and the rotary table, in whole units of the granularity of memory that can be given back.
     pub weights: u64,
     /// Activations, scratch and logits of the largest step.
     pub workspace: u64,
+    /// Of the workspace: logits of the sampled and scored rows, and what the head reads for them.
+    pub logit_rows: u64,
     /// The step block.
     pub step_block: u64,
+    /// What the driver takes for graphs.
+    pub graphs: GraphMemory,
     /// The kv cache, in whole units of the device's granularity.
     pub kv_cache: u64,
     /// Its pages, the dummy page among them.
     pub kv_pages: u32,
     /// Bytes of one page over all layers.
     pub kv_page: u64,
+    /// Most bytes that the engine may take in all.
+    pub budget: u64,
 }
 
 impl MemoryReport {
-    /// The sum.
+    /// The sum of our own allocations.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.weights + self.workspace + self.step_block + self.kv_cache
@@ -57,10 +64,7 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// Settles the sizes for a model and a plan.
     pub(crate) fn new(config: &ModelConfig, plan: &Plan, options: &EngineOptions) -> Result<Self, EngineError> {
-        let EngineOptions { max_requests, max_tokens, memory_utilization, .. } = *options;
-        if !(memory_utilization > 0.0 && memory_utilization <= 1.0) {
-            return Err(EngineError::MemoryUtilization { given: memory_utilization });
-        }
+        let EngineOptions { max_requests, max_tokens, .. } = *options;
         for (name, value) in [("max_requests", max_requests), ("max_tokens", max_tokens)] {
             if value == 0 {
                 return Err(crate::error::LimitsError::Zero { name }.into());
@@ -104,7 +108,23 @@ impl Sizes {
         Ok(u64::from(layout.bytes()) / size_of::<u64>() as u64)
     }
 
-    fn reserve(&self, config: &ModelConfig, kernels: &Kernels, pages: u32) -> Result<RunLayout, EngineError> {
+    /// Bytes of a step's memory and of a kv cache of so many pages.
+    pub(crate) fn bytes(
+        &self,
+        device: &Device,
+        config: &ModelConfig,
+        kernels: &Kernels,
+        pages: u32,
+    ) -> Result<u64, EngineError> {
+        Ok(self.reserve(config, kernels, pages)?.bytes(device)?)
+    }
+
+    pub(crate) fn reserve(
+        &self,
+        config: &ModelConfig,
+        kernels: &Kernels,
+        pages: u32,
+    ) -> Result<RunLayout, EngineError> {
         let mut layout = ArenaLayout::new();
         let workspace = Workspace::reserve(&mut layout, config, kernels, self.capacity(pages))?;
         let workspace_bytes = layout.bytes();
@@ -116,13 +136,13 @@ impl Sizes {
 }
 
 /// Where everything that a step touches lies, beside the weights. The kv cache has an arena of its own, which can be given back.
-struct RunLayout {
-    layout: ArenaLayout,
-    workspace: Workspace,
+pub(crate) struct RunLayout {
+    pub(crate) layout: ArenaLayout,
+    pub(crate) workspace: Workspace,
     workspace_bytes: u64,
-    block: Region<u64>,
-    cache_layout: ArenaLayout,
-    cache: KvCache,
+    pub(crate) block: Region<u64>,
+    pub(crate) cache_layout: ArenaLayout,
+    pub(crate) cache: KvCache,
 }
 
 impl RunLayout {
@@ -139,6 +159,7 @@ pub(crate) struct Placed {
     pub(crate) block: Region<u64>,
     pub(crate) staging: Staging,
     pub(crate) report: MemoryReport,
+    pub(crate) forecast: Forecast,
 }
 
 /// Loads the weights, sizes the kv cache from what is left, and allocates the rest.
@@ -146,10 +167,11 @@ pub(crate) fn place(
     device: &Arc<Device>,
     config: &ModelConfig,
     weights: WeightSource<'_>,
-    sizes: &Sizes,
+    (plan, sizes): (&Plan, &Sizes),
     options: &EngineOptions,
 ) -> Result<Placed, EngineError> {
     let _range = phases::LOAD.enter();
+    let budget = budget::bytes(options, device.memory()?)?;
     let order = options.launches.map_or_else(|| Ok(LaunchOrder::best(device)), |order| order.on(device))?;
     let load = if options.portable { Kernels::portable } else { Kernels::load };
     let mut kernels = load(device, weights.element(), config.head_dim)?.in_order(order);
@@ -160,11 +182,18 @@ pub(crate) fn place(
     sizes.reserve(config, &kernels, 2)?;
     let mut layout = ArenaLayout::new();
     let store = WeightStore::reserve(&mut layout, config, &weights.plan(config), sizes.max_sequence_length)?;
+    let least =
+        Arena::releasable_bytes(device, layout.bytes())?.saturating_add(sizes.bytes(device, config, &kernels, 2)?);
+    if least > budget {
+        return Err(EngineError::MemoryBudget { budget, needed: least });
+    }
     let uploaded = Arc::new(Arena::releasable(device, "the model's weights", &layout)?);
     let mut staging = Model::staging(device, &store)?;
     Model::load_into(&uploaded, &mut staging, config, weights, &store)?;
 
-    let pages = affordable_pages(device, config, (sizes, &kernels), options)?;
+    let forecast = budget::forecast(device, config, &kernels, (&uploaded, &store), (plan, sizes), options, budget)?;
+    let left = budget.saturating_sub(uploaded.bytes()).saturating_sub(forecast.memory.predicted);
+    let pages = affordable_pages(device, config, (sizes, &kernels), options, left)?;
     let RunLayout { layout: run_layout, workspace, workspace_bytes, block, cache_layout, cache } =
         sizes.reserve(config, &kernels, pages)?;
     let run = Arc::new(Arena::new(device, "a step's memory", &run_layout)?);
@@ -172,27 +201,30 @@ pub(crate) fn place(
     let report = MemoryReport {
         weights: uploaded.bytes(),
         workspace: workspace_bytes,
-        step_block: block.bytes(),
+        logit_rows: workspace.logit_bytes(),
+        step_block: run_layout.bytes() - workspace_bytes,
+        graphs: forecast.memory,
         kv_cache: cache_memory.bytes(),
         kv_pages: pages,
         kv_page: KvCache::page_bytes(config),
+        budget,
     };
+    tracing::info!("{report}");
     let run_memory = Arc::clone(&run);
     let model = Model::new(config.clone(), kernels, (uploaded, store), (run_memory, workspace), (cache_memory, cache))?;
-    Ok(Placed { model, run, block, staging, report })
+    Ok(Placed { model, run, block, staging, report, forecast })
 }
 
-/// As many pages as the options ask for, or as fit `memory_utilization` of the memory that is free once the weights are there.
+/// As many pages as the options ask for, or as fit `budget` bytes together with a step's memory.
 fn affordable_pages(
     device: &Arc<Device>,
     config: &ModelConfig,
     (sizes, kernels): (&Sizes, &Kernels),
     options: &EngineOptions,
+    budget: u64,
 ) -> Result<u32, EngineError> {
     let all = u64::from(sizes.max_requests) * u64::from(pages_for(sizes.max_sequence_length)) + 1;
     let wanted = options.kv_pages.map_or(all, u64::from);
-    let memory = device.memory()?;
-    let budget = (memory.free as f64 * options.memory_utilization) as u64;
     let page = KvCache::page_bytes(config);
     // Beside the pages lie the workspace, and attention's partials, which grow with the pages.
     let mut pages = u32::try_from(wanted.min(budget / page.max(1))).unwrap_or(u32::MAX);
@@ -204,16 +236,7 @@ fn affordable_pages(
         let excess = (needed - budget).div_ceil(page.max(1));
         pages = u32::try_from(u64::from(pages).saturating_sub(excess)).unwrap_or(0);
         if pages < 2 {
-            return Err(RuntimeError::OutOfMemory {
-                what: format!(
-                    "the plan's largest step with two pages of the kv cache, in {:.0} % of the free memory,",
-                    options.memory_utilization * 100.0
-                ),
-                needed: sizes.reserve(config, kernels, 2)?.bytes(device)?,
-                free: memory.free,
-                total: memory.total,
-            }
-            .into());
+            return Err(EngineError::MemoryBudget { budget, needed: sizes.bytes(device, config, kernels, 2)? });
         }
     }
 }

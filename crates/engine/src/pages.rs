@@ -1,5 +1,7 @@
 //! The pages of the kv cache: who holds which. Only numbers; the memory lies elsewhere.
 
+use std::sync::Arc;
+
 use crate::error::{IntegrityError, LimitsError};
 
 /// Tokens a page holds.
@@ -13,9 +15,9 @@ pub const fn pages_for(tokens: u32) -> u32 {
 
 /// Pages held by one owner, in the order of the tokens they hold: page `i` holds tokens `[64 i, 64 (i + 1))`.
 ///
-/// There is no copy of it, and giving it back consumes it: a page is freed once by construction.
+/// There is no copy of it, and giving it back consumes it: a page is freed once by construction. Only the list of ids can be shared.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Pages(Vec<u32>);
+pub struct Pages(Arc<[u32]>);
 
 impl Pages {
     /// The page ids.
@@ -24,10 +26,15 @@ impl Pages {
         &self.0
     }
 
+    /// The list of ids, for steps that go without the owner.
+    pub(crate) fn list(&self) -> &Arc<[u32]> {
+        &self.0
+    }
+
     /// The same page held twice: what the type rules out, for tests of the detector.
     #[cfg(test)]
     pub(crate) fn forged(ids: Vec<u32>) -> Self {
-        Self(ids)
+        Self(ids.into())
     }
 }
 
@@ -81,8 +88,8 @@ impl PagePool {
     /// All of `count` pages, or `None` and no change where fewer are free.
     pub fn allocate(&mut self, count: u32) -> Option<Pages> {
         let left = self.free.len().checked_sub(count as usize)?;
-        let ids: Vec<u32> = self.free.drain(left..).rev().collect();
-        for &page in &ids {
+        let ids: Arc<[u32]> = self.free.drain(left..).rev().collect();
+        for &page in &*ids {
             self.used[page as usize] = true;
         }
         Some(Pages(ids))

@@ -170,8 +170,9 @@ pub(crate) struct Request {
     cached: u32,
     limit: u32,
     sampling: SamplingParameters,
-    stop_tokens: Vec<u32>,
-    logprobs: Option<Logprobs>,
+    stop_tokens: Box<[u32]>,
+    // In a box: steps walk over all running requests, and few have any.
+    logprobs: Option<Box<Logprobs>>,
     /// Number of the last step that computed a token of it, 0 before.
     served: u64,
 }
@@ -182,12 +183,24 @@ impl Request {
     pub(crate) fn new(id: RequestId, new: NewRequest, limit: u32) -> Self {
         let NewRequest { prompt: tokens, max_new_tokens: _, sampling, logprobs, stop_tokens } = new;
         let prompt = tokens.len() as u32;
-        let logprobs = logprobs.then(|| Logprobs { prompt: vec![None], tokens: Vec::new() });
+        let logprobs = logprobs.then(|| Box::new(Logprobs { prompt: vec![None], tokens: Vec::new() }));
+        let stop_tokens = stop_tokens.into_boxed_slice();
         let prefill = prompt;
         let request =
             Self { id, tokens, prompt, prefill, cached: 0, limit, sampling, stop_tokens, logprobs, served: 0 };
         debug_assert_eq!(request.check_counts(), Ok(()));
         request
+    }
+
+    /// Takes the memory of all that it may become, so that its steps take none. It is called where the request gets its pages, so that
+    /// at most as many tokens are provided for as the kv cache holds, however long the line is.
+    pub(crate) fn reserve(&mut self) {
+        let missing = self.limit.saturating_sub(self.known()) as usize;
+        self.tokens.reserve_exact(missing);
+        if let Some(logprobs) = &mut self.logprobs {
+            logprobs.prompt.reserve_exact((self.prompt as usize).saturating_sub(logprobs.prompt.len()));
+            logprobs.tokens.reserve_exact(missing);
+        }
     }
 
     pub(crate) fn id(&self) -> RequestId {
@@ -279,7 +292,14 @@ impl Request {
     /// Its result.
     pub(crate) fn finish(self, reason: FinishReason) -> FinishedRequest {
         let Self { tokens: mut prompt, prompt: length, limit, logprobs, .. } = self;
+        let mut logprobs = logprobs.map(|logprobs| *logprobs);
         let tokens = prompt.split_off(length as usize);
+        // A result may wait for long: it keeps no memory of what the request did not become.
+        prompt.shrink_to_fit();
+        if let Some(logprobs) = &mut logprobs {
+            logprobs.prompt.shrink_to_fit();
+            logprobs.tokens.shrink_to_fit();
+        }
         FinishedRequest { prompt, tokens, logprobs, max_new_tokens: limit - length, reason }
     }
 

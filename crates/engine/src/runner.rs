@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gridpoint_graph::{
-    CaptureOptions, CaptureProgress, EagerReason, GraphSet, Launched, LogitRequest, PointRecording, RecordedPlan,
-    RequestKind, StepError as BlockError, StepKind, StepLayout, StepRing, StepWriter, step_range,
+    CaptureMode, CaptureOptions, CaptureProgress, EagerReason, GraphSet, Launched, LogitRequest, PointRecording,
+    RecordedPlan, RequestKind, StepError as BlockError, StepKind, StepLayout, StepRing, StepWriter, step_range,
 };
 use gridpoint_model::{Model, ModelConfig, PointProducts, WeightSource};
-use gridpoint_plan::{GridPoint, Match, Plan, StepShape};
+use gridpoint_plan::{Dropped, GridPoint, Match, Plan, StepShape};
 use gridpoint_runtime::{Arena, Device, RuntimeError, Staging, Stream, ranges};
 
+use crate::budget::Forecast;
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
 use crate::memory::{MemoryReport, Placed, Sizes, place};
-use crate::pages::pages_for;
 use crate::step::{RowKind, RowOutput, Sampled, Step};
 
 /// What graphs keep alive: the model's arenas.
@@ -33,6 +33,7 @@ pub(crate) struct Runner {
     model: Model,
     staging: Staging,
     memory: MemoryReport,
+    dropped: Vec<Dropped>,
 }
 
 /// How a step ran on the device.
@@ -55,19 +56,17 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// One output for each row of `step`.
-    pub(crate) fn outputs(&self, step: &Step) -> Vec<RowOutput<'_>> {
+    pub(crate) fn outputs<'a>(&'a self, step: &'a Step) -> impl ExactSizeIterator<Item = RowOutput<'a>> + Clone {
         let mut next = 0;
-        step.rows()
-            .map(|row| {
-                let scored = next..next + row.targets.len();
-                next = scored.end;
-                let sampled = row.samples.then(|| {
-                    next += 1;
-                    Sampled { token: self.tokens[next - 1], logprob: self.logprobs[next - 1] }
-                });
-                RowOutput { sampled, prompt_logprobs: &self.logprobs[scored] }
-            })
-            .collect()
+        step.records().iter().map(move |row| {
+            let scored = next..next + row.target_count();
+            next = scored.end;
+            let sampled = row.samples.then(|| {
+                next += 1;
+                Sampled { token: self.tokens[next - 1], logprob: self.logprobs[next - 1] }
+            });
+            RowOutput { sampled, prompt_logprobs: &self.logprobs[scored] }
+        })
     }
 }
 
@@ -81,7 +80,9 @@ impl Runner {
         options: &EngineOptions,
         observe: impl FnMut(&CaptureProgress),
     ) -> Result<Self, EngineError> {
-        let Placed { model, run, block, staging, report } = place(device, config, weights, sizes, options)?;
+        let Placed { model, run, block, staging, mut report, forecast } =
+            place(device, config, weights, (plan, sizes), options)?;
+        let Forecast { plan, dropped, kept, .. } = forecast;
         let stream = Stream::new(device)?;
         ranges::name_stream(&stream, c"steps");
         let ring = StepRing::new(&run, block, sizes.logit_rows)?;
@@ -89,13 +90,18 @@ impl Runner {
             recording.set_pool_bytes(model.workspace().bytes_for(point));
             recording.launch(model.record(point, ring.address())?)
         };
-        let recorded = RecordedPlan::record(plan, &stream, record).map_err(|failed| failed.0)?;
+        let recorded = RecordedPlan::record(&plan, &stream, record).map_err(|failed| failed.0)?;
         let capture =
             CaptureOptions { mode: options.capture, threads: options.capture_threads, arena_bytes: report.workspace };
         let graphs =
             recorded.capture(&stream, model.memory(), &capture, observe).map_err(|incomplete| incomplete.error)?;
+        if options.capture == CaptureMode::All {
+            let reserved = graphs.summary().pool.reserved;
+            report.graphs.measured = Some(kept + reserved.saturating_sub(report.workspace));
+            tracing::info!("{report}");
+        }
         log_products(graphs.points(), &model);
-        Ok(Self { stream, graphs, ring, model, staging, memory: report })
+        Ok(Self { stream, graphs, ring, model, staging, memory: report, dropped })
     }
 
     /// Which kernels the products of a step took.
@@ -110,6 +116,10 @@ impl Runner {
     /// Makes every graph that is missing.
     pub(crate) fn capture_rest(&mut self) {
         self.graphs.capture_rest();
+    }
+
+    pub(crate) fn dropped(&self) -> &[Dropped] {
+        &self.dropped
     }
 
     pub(crate) fn memory(&self) -> &MemoryReport {
@@ -136,9 +146,8 @@ impl Runner {
         let point = found.point().unwrap_or_else(|| own_point(shape));
         let prepared = self.prepared(&found);
         let _range = step_range(shape, prepared);
-        let columns = step.rows().map(|row| pages_for(row.kv_length)).max().unwrap_or(0);
         let logit_rows = (step.logit_rows() as u32).max(self.fitting_logit_rows(point));
-        let layout = StepLayout::new(point, logit_rows, columns)?;
+        let layout = StepLayout::new(point, logit_rows, step.page_columns())?;
         let packed = self.ring.pack(layout, |block| write(step, block))?;
 
         let Self { stream, graphs, ring, model, .. } = self;

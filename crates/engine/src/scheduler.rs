@@ -1,11 +1,12 @@
 //! Who computes what in the next step, and what that changes. Pure: no device, no clock, no randomness.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{IntegrityError, LimitsError, RequestError, StepError};
 use crate::pages::{PagePool, Pages, pages_for};
 use crate::request::{FinishReason, FinishedRequest, NewRequest, Request, RequestId, RequestStatus};
-use crate::step::{Event, RowKind, RowOutput, Step};
+use crate::step::{Event, RowKind, RowOutput, Sampled, Step};
 
 /// What bounds a scheduler's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,13 @@ struct Running {
     pages: Pages,
 }
 
+impl Running {
+    /// Whether it is past its prompt.
+    fn decodes(&self) -> bool {
+        self.request.kind() == RowKind::Decode
+    }
+}
+
 /// Requests in line, running and finished, and the pages between them. The crate's front page states its rules.
 ///
 /// Admission is first come, first served, so both the line and the running requests stand in order of their ids.
@@ -58,8 +66,13 @@ pub struct Scheduler {
     next_id: u64,
     /// Number of the step planned last: the only one that can be committed, and that once, since a commit consumes it.
     step: u64,
+    // What follows is memory that goes from step to step, so that a step allocates nothing.
     /// Buffers of the step committed last.
     spare: Step,
+    /// Indices of the running decodes that a step serves, where it cannot serve all.
+    chosen: Vec<usize>,
+    /// What happened in the step committed last.
+    events: Vec<Event>,
 }
 
 impl Scheduler {
@@ -78,6 +91,8 @@ impl Scheduler {
             next_id: 0,
             step: 0,
             spare: Step::default(),
+            chosen: Vec::new(),
+            events: Vec::new(),
         })
     }
 
@@ -131,33 +146,54 @@ impl Scheduler {
         self.step += 1;
         let mut step = std::mem::take(&mut self.spare).restarted(self.step);
         let mut left = budget.clamp(1, self.limits.step_budget);
-        for index in self.decodes_to_serve(left) {
-            let Running { request, pages } = &self.running[index];
-            left -= step.push(request, pages.ids(), 1);
+        if self.running.len() <= left as usize {
+            for Running { request, pages } in self.running.iter().filter(|running| running.decodes()) {
+                left -= step.push(request, pages, 1);
+            }
+        } else {
+            self.choose_decodes(left);
+            for &index in &self.chosen {
+                let Running { request, pages } = &self.running[index];
+                left -= step.push(request, pages, 1);
+            }
         }
-        for Running { request, pages } in &self.running {
-            if left > 0 && request.kind() == RowKind::Prefill {
-                left -= step.push(request, pages.ids(), left);
+        if step.decodes() < self.running.len() {
+            for Running { request, pages } in self.running.iter().filter(|running| !running.decodes()) {
+                if left == 0 {
+                    break;
+                }
+                left -= step.push(request, pages, left);
             }
         }
         while left > 0
             && let Some(Running { request, pages }) = self.admit()
         {
-            left -= step.push(request, pages.ids(), left);
+            left -= step.push(request, pages, left);
         }
-        (!step.tokens().is_empty()).then_some(step)
+        if step.tokens().is_empty() {
+            self.reuse(step);
+            return None;
+        }
+        Some(step)
     }
 
-    /// Indices of the running decodes to serve, at most `count`: least recently served first, ties to the older.
-    fn decodes_to_serve(&self, count: u32) -> Vec<usize> {
-        let decodes = self.running.iter().enumerate().filter(|(_, running)| running.request.kind() == RowKind::Decode);
-        let mut chosen: Vec<usize> = decodes.map(|(index, _)| index).collect();
+    /// Sets `chosen` to the running decodes to serve, at most `count`: least recently served first, ties to the older.
+    fn choose_decodes(&mut self, count: u32) {
+        let Self { running, chosen, .. } = self;
+        let decodes = running.iter().enumerate().filter(|(_, running)| running.decodes());
+        chosen.clear();
+        chosen.extend(decodes.map(|(index, _)| index));
         if chosen.len() > count as usize {
-            chosen.sort_by_key(|&index| self.running[index].request.served());
+            // The running requests stand in order of age. A stable sort would take memory.
+            chosen.sort_unstable_by_key(|&index| (running[index].request.served(), index));
             chosen.truncate(count as usize);
             chosen.sort_unstable();
         }
-        chosen
+    }
+
+    /// Takes back the buffers of a step that will not be committed or was.
+    pub(crate) fn reuse(&mut self, step: Step) {
+        self.spare = step;
     }
 
     /// Gives the head of the line a slot and its pages, if both are there.
@@ -166,48 +202,79 @@ impl Scheduler {
             return None;
         }
         let pages = self.pool.allocate(pages_for(self.waiting.front()?.limit()))?;
-        let request = self.waiting.pop_front()?;
+        let mut request = self.waiting.pop_front()?;
+        request.reserve();
         self.running.push(Running { request, pages });
         self.running.last()
     }
 
     /// Makes `step` true: its tokens are cached, what it sampled is appended, requests that ended give up slot and pages.
-    /// `outputs` has one entry a row; events come in the order of the rows. Rows of requests cancelled since the step was
-    /// planned are dropped.
+    /// `outputs` has one entry a row; events come in the order of the rows, and are kept until the next commit. Rows of requests
+    /// cancelled since the step was planned are dropped.
     ///
     /// # Errors
     /// A step other than the one planned last, or outputs that do not fit it; nothing has changed then.
-    pub fn commit(&mut self, step: Step, outputs: &[RowOutput<'_>]) -> Result<Vec<Event>, StepError> {
-        self.check_outputs(&step, outputs)?;
-        let mut events = Vec::with_capacity(outputs.len());
-        for (row, output) in step.rows().zip(outputs) {
-            let request = row.request;
-            let Ok(index) = self.find_running(request) else { continue };
-            let count = row.tokens.len() as u32;
-            let running = &mut self.running[index].request;
-            let reason = running.advance(count, step.number(), output.sampled, output.prompt_logprobs);
-            let token = output.sampled.filter(|_| reason != Some(FinishReason::Failed));
-            events.extend(token.map(|new| Event::Token { request, token: new.token, logprob: new.logprob }));
-            if let Some(reason) = reason {
-                self.finish_running(index, reason);
-                events.push(Event::Finished { request, reason });
-            }
-        }
-        self.spare = step;
-        Ok(events)
+    pub fn commit<'a>(
+        &mut self,
+        step: Step,
+        outputs: impl IntoIterator<Item: Borrow<RowOutput<'a>>, IntoIter: ExactSizeIterator + Clone>,
+    ) -> Result<&[Event], StepError> {
+        let made_true = self.make_true(&step, outputs.into_iter());
+        self.reuse(step);
+        made_true.map(|()| self.events())
     }
 
-    fn check_outputs(&self, step: &Step, outputs: &[RowOutput<'_>]) -> Result<(), StepError> {
+    /// What happened in the step committed last.
+    pub(crate) fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The work of [`Scheduler::commit`], for outputs that borrow from the step. Whoever calls it gives the step back next, so that none
+    /// is committed twice.
+    pub(crate) fn make_true<'a>(
+        &mut self,
+        step: &Step,
+        outputs: impl ExactSizeIterator<Item: Borrow<RowOutput<'a>>> + Clone,
+    ) -> Result<(), StepError> {
+        self.check_outputs(step, outputs.clone())?;
+        self.events.clear();
+        self.events.reserve(2 * step.records().len());
+        // The rows of one kind and the running requests stand in the same order: the next one is the likely one.
+        let mut likely = 0;
+        for (row, output) in step.records().iter().zip(outputs) {
+            let (request, output) = (row.request, output.borrow());
+            let Some(index) = self.find_running_from(likely, request) else { continue };
+            let running = &mut self.running[index].request;
+            let reason = running.advance(row.token_count(), step.number(), output.sampled, output.prompt_logprobs);
+            let token = output.sampled.filter(|_| reason != Some(FinishReason::Failed));
+            if let Some(Sampled { token, logprob }) = token {
+                self.events.push(Event::Token { request, token, logprob });
+            }
+            likely = index + 1;
+            if let Some(reason) = reason {
+                self.finish_running(index, reason);
+                self.events.push(Event::Finished { request, reason });
+                likely = index;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_outputs<'a>(
+        &self,
+        step: &Step,
+        outputs: impl ExactSizeIterator<Item: Borrow<RowOutput<'a>>>,
+    ) -> Result<(), StepError> {
         if step.number() != self.step {
             return Err(StepError::Stale { number: step.number() });
         }
-        let rows = step.rows().len();
+        let rows = step.records().len();
         if rows != outputs.len() {
             return Err(StepError::OutputCount { rows, outputs: outputs.len() });
         }
         let vocabulary = self.limits.vocabulary;
-        for (row, (planned, output)) in step.rows().zip(outputs).enumerate() {
-            let request = planned.request;
+        for (row, (planned, output)) in step.records().iter().zip(outputs).enumerate() {
+            let (request, output) = (planned.request, output.borrow());
             match output.sampled {
                 None if planned.samples => return Err(StepError::TokenMissing { row, request }),
                 Some(_) if !planned.samples => return Err(StepError::TokenUnexpected { row, request }),
@@ -216,7 +283,7 @@ impl Scheduler {
                 }
                 _ => {}
             }
-            let (expected, got) = (planned.targets.len(), output.prompt_logprobs.len());
+            let (expected, got) = (planned.target_count(), output.prompt_logprobs.len());
             if expected != got {
                 return Err(StepError::PromptLogprobCount { row, request, expected, got });
             }
@@ -329,6 +396,14 @@ impl Scheduler {
         match line().zip(line().skip(1)).find(|(first, second)| first.id() >= second.id()) {
             Some((first, second)) => Err(IntegrityError::Order { first: first.id(), second: second.id() }),
             None => Ok(()),
+        }
+    }
+
+    /// Where the running request stands; `likely` is looked at first.
+    fn find_running_from(&self, likely: usize, id: RequestId) -> Option<usize> {
+        match self.running.get(likely) {
+            Some(running) if running.request.id() == id => Some(likely),
+            _ => self.find_running(id).ok(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Padding is not written: kernels bound every loop by the real counts in the header, so what lies behind a count may hold
 //! anything, and a test fills it with NaN.
 
-use bytemuck::{Pod, cast_slice_mut};
+use bytemuck::{cast, cast_slice, cast_slice_mut};
 use gridpoint_runtime::parameters::{GRIDPOINT_PAGE_TOKENS, LogitRow, StepHeader};
 
 use crate::{StepError, StepLayout};
@@ -75,6 +75,7 @@ impl<'slot> StepWriter<'slot> {
     ///
     /// # Errors
     /// What does not fit; the step is to be thrown away then.
+    #[inline]
     pub fn push_request(
         &mut self,
         kind: RequestKind,
@@ -104,22 +105,34 @@ impl<'slot> StepWriter<'slot> {
             return Err(StepError::Pages { request, pages: pages.len().min(columns as usize), kv_length, needed });
         }
 
-        for (target, &token) in self.section::<i32>(token_ids, first_row, count).iter_mut().zip(tokens) {
-            *target = token as i32;
-        }
-        for (target, position) in self.section::<i32>(positions, first_row, count).iter_mut().zip(first_position..) {
-            *target = position as i32;
-        }
-        for (target, position) in self.section::<i32>(slots, first_row, count).iter_mut().zip(first_position..) {
+        let words = self.section_words();
+        let slot = |position: u32| {
             let page = pages[(position / GRIDPOINT_PAGE_TOKENS) as usize];
-            *target = (page * GRIDPOINT_PAGE_TOKENS + position % GRIDPOINT_PAGE_TOKENS) as i32;
+            page * GRIDPOINT_PAGE_TOKENS + position % GRIDPOINT_PAGE_TOKENS
+        };
+        let (token_ids, positions, slots) =
+            (word(token_ids, first_row), word(positions, first_row), word(slots, first_row));
+        match *tokens {
+            // The row of a decode, without the set-up of three loops.
+            [token] => {
+                words[token_ids] = token;
+                words[positions] = first_position;
+                words[slots] = slot(first_position);
+            }
+            _ => {
+                words[token_ids..][..tokens.len()].copy_from_slice(tokens);
+                for (target, position) in words[positions..][..tokens.len()].iter_mut().zip(first_position..) {
+                    *target = position;
+                }
+                for (target, position) in words[slots..][..tokens.len()].iter_mut().zip(first_position..) {
+                    *target = slot(position);
+                }
+            }
         }
-        self.section::<i32>(query_starts, request, 2).copy_from_slice(&[first_row as i32, (first_row + count) as i32]);
-        self.section::<i32>(kv_lengths, request, 1)[0] = kv_length as i32;
-        let row = self.section::<i32>(page_table, request * columns, needed);
-        for (target, &page) in row.iter_mut().zip(pages) {
-            *target = page as i32;
-        }
+        let query_start = word(query_starts, request);
+        words[query_start..][..2].copy_from_slice(&[first_row, first_row + count]);
+        words[word(kv_lengths, request)] = kv_length;
+        words[word(page_table, request * columns)..][..needed as usize].copy_from_slice(&pages[..needed as usize]);
         self.header.tokens += count;
         Ok(first_row)
     }
@@ -128,6 +141,7 @@ impl<'slot> StepWriter<'slot> {
     ///
     /// # Errors
     /// A row that the step has not, or more rows than the layout or the point's tokens: kernels are chosen for no more.
+    #[inline]
     pub fn push_logits(&mut self, token_row: u32, request: LogitRequest) -> Result<u32, StepError> {
         let index = self.header.logit_rows;
         let capacity = self.layout.logit_rows().min(self.layout.point().tokens);
@@ -146,8 +160,8 @@ impl<'slot> StepWriter<'slot> {
                 LogitRow { token_row, target: -1, temperature, top_p, top_k, position, seed }
             }
         };
-        let offset = self.layout.logits;
-        self.section::<LogitRow>(offset, index, 1)[0] = row;
+        let first = word(self.layout.logits, index * LOGIT_ROW_WORDS as u32);
+        self.section_words()[first..][..LOGIT_ROW_WORDS].copy_from_slice(&cast::<_, [u32; LOGIT_ROW_WORDS]>(row));
         self.header.logit_rows += 1;
         Ok(index)
     }
@@ -156,21 +170,30 @@ impl<'slot> StepWriter<'slot> {
     pub(crate) fn finish(mut self) -> (u32, u32) {
         let used = self.layout.used_bytes(self.header.prefills + self.header.decodes);
         let header = StepHeader { used_bytes: used, ..self.header };
+        let query_starts = word(self.layout.query_starts, 0);
+        let words = self.section_words();
         if header.prefills + header.decodes == 0 {
-            let offset = self.layout.query_starts;
-            self.section::<i32>(offset, 0, 1)[0] = 0;
+            words[query_starts] = 0;
         }
-        self.section::<StepHeader>(0, 0, 1)[0] = header;
+        let header_words: &[u32] = cast_slice(std::slice::from_ref(&header));
+        words[..header_words.len()].copy_from_slice(header_words);
         (used, header.logit_rows)
     }
 
-    /// `count` elements from element `first` on of the section at byte `offset`. In range by the layout, whose capacities bound
-    /// `first + count`, and aligned, since sections start at multiples of 16.
-    fn section<T: Pod>(&mut self, offset: u32, first: u32, count: u32) -> &mut [T] {
-        let start = offset as usize + first as usize * size_of::<T>();
-        let bytes: &mut [u8] = cast_slice_mut(self.words);
-        cast_slice_mut(&mut bytes[start..start + count as usize * size_of::<T>()])
+    /// The block as elements of its sections; bits are written, whatever the kernels' sign. What rows write is in range by the layout,
+    /// whose capacities bound them.
+    #[inline]
+    fn section_words(&mut self) -> &mut [u32] {
+        cast_slice_mut(self.words)
     }
+}
+
+/// Words of 4 bytes of a row of the language-model head.
+const LOGIT_ROW_WORDS: usize = size_of::<LogitRow>() / size_of::<u32>();
+
+/// Where word `index` of the section at byte `offset`, a multiple of 16, lies among the words of the block.
+fn word(offset: u32, index: u32) -> usize {
+    offset as usize / size_of::<u32>() + index as usize
 }
 
 #[cfg(test)]

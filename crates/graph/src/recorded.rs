@@ -212,6 +212,12 @@ impl RecordedPlan {
         &self.points
     }
 
+    /// Which of the executable graphs point `index` takes, from 0.
+    #[must_use]
+    pub fn executable(&self, index: usize) -> Option<usize> {
+        self.executable_of.get(index).copied()
+    }
+
     /// Kernel nodes of each executable graph that the plan takes.
     #[must_use]
     pub fn nodes(&self) -> Vec<usize> {

@@ -67,8 +67,8 @@ impl StepRing {
             Ok(Slot {
                 block: PinnedBuffer::new(words)?,
                 results: PinnedBuffer::new(logit_rows as usize)?,
-                begun: Event::new(true)?,
-                done: Event::new(true)?,
+                begun: Event::new(arena.device(), true)?,
+                done: Event::new(arena.device(), true)?,
                 step: 0,
                 logit_rows: 0,
             })

@@ -163,24 +163,54 @@ impl Budget {
         cost: impl Fn(&GridPoint) -> GraphCost,
         weight: Option<&dyn Fn(&GridPoint) -> f64>,
     ) -> Result<Budgeted, BudgetError> {
+        let costs: Vec<GraphCost> = plan.points().iter().map(cost).collect();
+        let own: Vec<usize> = (0..plan.len()).collect();
+        self.apply_shared(plan, matching, &own, &costs, weight)
+    }
+
+    /// As [`Budget::apply`], for points that share graphs: the point at position `i` of the plan replays graph `graph_of[i]`, and a graph
+    /// costs `costs[graph]` as long as one of its points is left. The budget of graphs counts graphs, not points.
+    ///
+    /// # Errors
+    /// As [`Budget::apply`].
+    ///
+    /// # Panics
+    /// If a point has no graph in `graph_of`, or a graph no cost.
+    pub fn apply_shared(
+        &self,
+        plan: &Plan,
+        matching: Matching,
+        graph_of: &[usize],
+        costs: &[GraphCost],
+        weight: Option<&dyn Fn(&GridPoint) -> f64>,
+    ) -> Result<Budgeted, BudgetError> {
+        assert_eq!(graph_of.len(), plan.len(), "each point has a graph");
         self.check_not_zero()?;
         if plan.len() > MAX_BUDGETED_POINTS {
             return Err(BudgetError::TooManyPoints { points: plan.len() });
         }
         let weights = weight.map(|weight| weights(plan, weight)).transpose()?;
-        let costs: Vec<GraphCost> = plan.points().iter().map(cost).collect();
         let mut remaining = Remaining::new(plan.points(), matching, weights);
-        let mut total = costs.iter().fold(Total::default(), |total, cost| total.with(cost));
+        let mut points_of = vec![0_usize; costs.len()];
+        graph_of.iter().for_each(|&graph| points_of[graph] += 1);
+        let used = points_of.iter().zip(costs).filter(|(points, _)| **points > 0);
+        let mut total = used.fold(Total::default(), |total, (_, cost)| total.with(cost));
         let mut dropped = Vec::new();
         while let Some(exceeded) = self.exceeded(&total) {
             let Some(index) = remaining.drop_least() else { return Err(exceeded.error(total.graphs)) };
-            total = total.without(&costs[index]);
+            let graph = graph_of[index];
+            points_of[graph] -= 1;
+            if points_of[graph] == 0 {
+                total = total.without(&costs[graph]);
+            }
             dropped.push(index);
         }
         for index in dropped.into_iter().rev() {
-            let with = total.with(&costs[index]);
+            let graph = graph_of[index];
+            let with = if points_of[graph] == 0 { total.with(&costs[graph]) } else { total };
             if self.exceeded(&with).is_none() {
                 remaining.restore(index);
+                points_of[graph] += 1;
                 total = with;
             }
         }

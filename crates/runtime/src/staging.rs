@@ -8,10 +8,10 @@ use crate::{Arena, Device, DeviceBytes, Event, PinnedBuffer, Region, RuntimeErro
 
 /// Two halves and the stream that empties them.
 pub struct Staging {
-    // Declared first: dropping it waits for the copies that read the halves.
-    stream: Stream,
     halves: [Half; 2],
     next: usize,
+    // Declared last: it keeps the device, which the halves need to be given back. The copies that read them are waited for before.
+    stream: Stream,
 }
 
 struct Half {
@@ -26,7 +26,8 @@ impl Staging {
     /// # Errors
     /// The driver's error.
     pub fn new(device: &Arc<Device>, bytes: usize) -> Result<Self, RuntimeError> {
-        let half = || Ok::<_, RuntimeError>(Half { buffer: PinnedBuffer::new(bytes)?, read: Event::new(false)? });
+        let half =
+            || Ok::<_, RuntimeError>(Half { buffer: PinnedBuffer::new(bytes)?, read: Event::new(device, false)? });
         Ok(Self { stream: Stream::new(device)?, halves: [half()?, half()?], next: 0 })
     }
 
@@ -66,7 +67,7 @@ impl Staging {
             return Ok(());
         }
         // SAFETY: the device's range lies in a region that is there. The half is not written before the event behind this copy has
-        // completed, and dropping the stream, which is dropped first, waits for the copy.
+        // completed, and the destructor waits for the copy.
         let code =
             unsafe { (driver::table().cuMemcpyHtoDAsync_v2)(target, buffer.as_ptr().cast(), bytes, self.stream.raw()) };
         driver::check("cuMemcpyHtoDAsync_v2", code).map_err(RuntimeError::from)?;
@@ -111,12 +112,10 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Beside the stream's own wait: either way alone keeps a copy from reading memory that is freed next. A destructor has no caller to
-        // tell.
-        for Half { read, .. } in &self.halves {
-            if let Err(error) = read.synchronize() {
-                tracing::warn!("{error}");
-            }
+        // Either wait alone keeps a copy from reading memory that is freed next. A destructor has no caller to tell.
+        let waits = self.halves.iter().map(|half| half.read.synchronize()).chain([self.stream.synchronize()]);
+        for error in waits.filter_map(Result::err) {
+            tracing::warn!("{error}");
         }
     }
 }

@@ -206,19 +206,21 @@ const DISABLE_TIMING: u32 = 2;
 pub struct Event {
     raw: CUevent,
     recorded: bool,
+    // Held for its lifetime: an event goes before its device.
+    _device: Arc<Device>,
 }
 
 impl Event {
-    /// A new event, not recorded; `timing` says whether times between events are wanted.
+    /// A new event of `device`, not recorded; `timing` says whether times between events are wanted.
     ///
     /// # Errors
     /// The driver's error.
-    pub fn new(timing: bool) -> Result<Self, RuntimeError> {
+    pub fn new(device: &Arc<Device>, timing: bool) -> Result<Self, RuntimeError> {
         let mut raw = CUevent::null();
         // SAFETY: the pointer is that of a live handle.
         let code = unsafe { (driver::table().cuEventCreate)(&mut raw, if timing { 0 } else { DISABLE_TIMING }) };
         driver::check("cuEventCreate", code)?;
-        Ok(Self { raw, recorded: false })
+        Ok(Self { raw, recorded: false, _device: Arc::clone(device) })
     }
 
     /// Marks the end of the work enqueued on `stream` so far.

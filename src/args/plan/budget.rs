@@ -173,7 +173,8 @@ pub(crate) fn number(word: &str) -> Result<f64, String> {
     word.parse().map_err(|_| "it must be a number such as `0.5`".to_owned())
 }
 
-fn seconds(word: &str) -> Result<Duration, String> {
+/// A number of seconds of at least 0.
+pub(crate) fn seconds(word: &str) -> Result<Duration, String> {
     let seconds = number(word)?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "it must be a number of seconds of at least 0".to_owned())
 }

@@ -126,7 +126,7 @@ impl Device {
     pub(crate) fn run(&mut self, scheduler: &mut Scheduler, step: Step) -> Vec<Event> {
         let computed = self.compute(&step);
         self.cached.extend(step.rows().map(|row| (row.request, row.kv_length)));
-        scheduler.commit(step, &outputs(&computed)).expect("the step planned last, with outputs that fit")
+        scheduler.commit(step, &outputs(&computed)).expect("the step planned last, with outputs that fit").to_vec()
     }
 }
 

@@ -255,12 +255,18 @@ impl<G: Captured, S: Subject> Proof<'_, G, S> {
             return Ok(vec![u64::from_ne_bytes([byte; 8])]);
         }
         let &Place { point, columns, fresh, filler } = place;
-        self.subject.prepare(padding, filler)?;
+        self.prepare(padding, filler)?;
         let block = Block { point, columns, filling: UNTOUCHED };
         let mut words = Vec::new();
         let ticket = self.submit(Launch::Eager(fresh), &block, filler, |written| words.extend_from_slice(written))?;
         self.ring.wait(&ticket)?;
         Ok(words)
+    }
+
+    /// Makes the memory ready. A step that was enqueued and not waited for, since a call failed, may still use it.
+    pub(super) fn prepare(&mut self, padding: Padding, step: &RealStep) -> Result<(), S::Error> {
+        self.stream.synchronize()?;
+        self.subject.prepare(padding, step)
     }
 
     /// Runs a step; everything that it leaves.
@@ -271,7 +277,7 @@ impl<G: Captured, S: Subject> Proof<'_, G, S> {
         step: &RealStep,
         padding: Padding,
     ) -> Result<Vec<Tensor>, S::Error> {
-        self.subject.prepare(padding, step)?;
+        self.prepare(padding, step)?;
         let ticket = self.submit(launch, block, step, |_| ())?;
         let mut tensors = self.results(&ticket)?;
         tensors.extend(self.subject.collect(step.logit_rows())?);

@@ -71,7 +71,7 @@ impl<G: Captured, S: Subject> Proof<'_, G, S> {
     /// What each step of a chain answered, and what the last one left, by the last.
     fn run_chain(&mut self, chain: &[Link], eager: bool) -> Result<Vec<Vec<Tensor>>, S::Error> {
         let Some(first) = chain.first() else { return Ok(Vec::new()) };
-        self.subject.prepare(Padding::OtherRequests, &first.step)?;
+        self.prepare(Padding::OtherRequests, &first.step)?;
         let mut running: VecDeque<Ticket> = VecDeque::new();
         let mut answers = Vec::new();
         for (number, link) in chain.iter().enumerate() {

@@ -74,7 +74,7 @@ impl Model {
     /// # Errors
     /// Pages beyond the cache, or the driver's error.
     pub fn read_cache(&self, layer: usize, side: CacheSide, pages: &mut [u16]) -> Result<()> {
-        Ok(self.run.download(self.cache.elements, self.plane(layer, side), pages)?)
+        Ok(self.cache_memory.download(self.cache.elements, self.plane(layer, side), pages)?)
     }
 
     /// Writes a layer's first pages, see [`Self::read_cache`].
@@ -82,7 +82,7 @@ impl Model {
     /// # Errors
     /// Pages beyond the cache, or the driver's error.
     pub fn write_cache(&self, layer: usize, side: CacheSide, pages: &[u16]) -> Result<()> {
-        Ok(self.run.upload(self.cache.elements, self.plane(layer, side), pages)?)
+        Ok(self.cache_memory.upload(self.cache.elements, self.plane(layer, side), pages)?)
     }
 
     /// Where a layer's keys, or its values, begin in the cache.

@@ -199,6 +199,12 @@ impl Workspace {
         &self.capacity
     }
 
+    /// Bytes of the rows of the language-model head.
+    #[must_use]
+    pub fn logit_bytes(&self) -> u64 {
+        self.head_input.bytes() + self.logits.bytes()
+    }
+
     /// Bytes of the workspace that steps of this point touch.
     #[must_use]
     pub fn bytes_for(&self, point: GridPoint) -> u64 {
