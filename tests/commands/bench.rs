@@ -59,6 +59,7 @@ fn two_sizings_are_measured_on_the_same_requests() {
             [
                 "capture_seconds",
                 "distinct",
+                "dropped_points",
                 "eager_reasons",
                 "eager_steps",
                 "generated_tokens",

@@ -54,6 +54,8 @@ pub(super) struct Measured {
     pub(super) kv_pages: u32,
     /// Most tokens of a step.
     pub(super) step_budget: u32,
+    /// Points without a graph, since a budget of memory or of time does not suffice for all.
+    pub(super) dropped_points: usize,
     /// At least one.
     pub(super) rounds: Vec<Round>,
 }
@@ -135,6 +137,7 @@ impl Experiment {
             footprint: Footprint::of(engine),
             kv_pages: engine.memory().kv_pages,
             step_budget: engine.step_budget(),
+            dropped_points: engine.dropped_points().len(),
             rounds,
         })
     }
@@ -206,6 +209,7 @@ mod tests {
             footprint: Footprint::default(),
             kv_pages: 2,
             step_budget: 8,
+            dropped_points: 0,
             rounds: milliseconds.iter().copied().map(round).collect(),
         };
         assert_eq!(measured(&[30, 10, 20]).median().time.as_millis(), 20);

@@ -106,6 +106,11 @@ impl Comparison<'_> {
         text.push_str(&self.outcomes());
         text.push('\n');
         text.push_str(&self.steps());
+        for run in self.runs.iter().filter(|run| run.dropped_points > 0) {
+            let (points, name) = (counted(run.dropped_points, "point"), shortened(&run.name));
+            let _ =
+                writeln!(text, "\n{name}: {points} dropped, for which memory or the capture budget does not suffice");
+        }
         let _ = match (&self.difference, self.runs.first()) {
             (None, Some(run)) => {
                 writeln!(text, "\nevery plan generated the same {} tokens in every round", run.median().generated())
@@ -241,6 +246,7 @@ impl Comparison<'_> {
             "memory_reserved": run.footprint.reserved,
             "kv_pages": run.kv_pages,
             "step_budget": run.step_budget,
+            "dropped_points": run.dropped_points,
             "throughput": round.rate(round.generated()),
             "prompt_throughput": round.rate(self.setting.experiment.workload.prompt_tokens()),
             "generated_tokens": round.generated(),
@@ -304,6 +310,7 @@ mod tests {
             footprint: Footprint { allocated: 60 << 30, reserved },
             kv_pages: 40_000,
             step_budget: 396,
+            dropped_points: 3,
             rounds: vec![round],
         }
     }
@@ -330,6 +337,7 @@ mod tests {
         }
         assert!(text.contains("x1.03") && text.contains("-2.0 GB"), "{text}");
         assert!(text.contains("3 requests, prompts of 64 to 1024 tokens, 270000 in all, 128 new tokens each, seed 1"));
+        assert!(text.contains("\nlinear: 3 points dropped, for which memory"), "{text}");
         let object = comparison.object();
         assert_eq!(object["runs"][1]["relative_memory_reserved"], json!(-2_i64 << 30));
         assert_eq!((&object["tokens_equal"], &object["first_difference"]), (&json!(true), &json!(null)));
