@@ -44,6 +44,8 @@ impl SchedulerLimits {
 struct Running {
     request: Request,
     pages: Pages,
+    /// Set within a commit, which takes those out that ended, all at once: many may end in one step.
+    ended: Option<FinishReason>,
 }
 
 impl Running {
@@ -147,18 +149,18 @@ impl Scheduler {
         let mut step = std::mem::take(&mut self.spare).restarted(self.step);
         let mut left = budget.clamp(1, self.limits.step_budget);
         if self.running.len() <= left as usize {
-            for Running { request, pages } in self.running.iter().filter(|running| running.decodes()) {
+            for Running { request, pages, .. } in self.running.iter().filter(|running| running.decodes()) {
                 left -= step.push(request, pages, 1);
             }
         } else {
             self.choose_decodes(left);
             for &index in &self.chosen {
-                let Running { request, pages } = &self.running[index];
+                let Running { request, pages, .. } = &self.running[index];
                 left -= step.push(request, pages, 1);
             }
         }
         if step.decodes() < self.running.len() {
-            for Running { request, pages } in self.running.iter().filter(|running| !running.decodes()) {
+            for Running { request, pages, .. } in self.running.iter().filter(|running| !running.decodes()) {
                 if left == 0 {
                     break;
                 }
@@ -166,7 +168,7 @@ impl Scheduler {
             }
         }
         while left > 0
-            && let Some(Running { request, pages }) = self.admit()
+            && let Some(Running { request, pages, .. }) = self.admit()
         {
             left -= step.push(request, pages, left);
         }
@@ -204,7 +206,7 @@ impl Scheduler {
         let pages = self.pool.allocate(pages_for(self.waiting.front()?.limit()))?;
         let mut request = self.waiting.pop_front()?;
         request.reserve();
-        self.running.push(Running { request, pages });
+        self.running.push(Running { request, pages, ended: None });
         self.running.last()
     }
 
@@ -240,21 +242,28 @@ impl Scheduler {
         self.events.clear();
         self.events.reserve(2 * step.records().len());
         // The rows of one kind and the running requests stand in the same order: the next one is the likely one.
-        let mut likely = 0;
+        let (mut likely, mut ended) = (0, false);
         for (row, output) in step.records().iter().zip(outputs) {
             let (request, output) = (row.request, output.borrow());
             let Some(index) = self.find_running_from(likely, request) else { continue };
-            let running = &mut self.running[index].request;
-            let reason = running.advance(row.token_count(), step.number(), output.sampled, output.prompt_logprobs);
+            let running = &mut self.running[index];
+            let (sampled, prompt_logprobs) = (output.sampled, output.prompt_logprobs);
+            let reason = running.request.advance(row.token_count(), step.number(), sampled, prompt_logprobs);
             let token = output.sampled.filter(|_| reason != Some(FinishReason::Failed));
             if let Some(Sampled { token, logprob }) = token {
                 self.events.push(Event::Token { request, token, logprob });
             }
             likely = index + 1;
             if let Some(reason) = reason {
-                self.finish_running(index, reason);
+                running.ended = Some(reason);
+                ended = true;
                 self.events.push(Event::Finished { request, reason });
-                likely = index;
+            }
+        }
+        if ended {
+            for Running { request, pages, ended } in self.running.extract_if(.., |running| running.ended.is_some()) {
+                self.pool.release(pages);
+                self.finished.extend(ended.map(|reason| (request.id(), request.finish(reason))));
             }
         }
         Ok(())
@@ -313,7 +322,7 @@ impl Scheduler {
         self.step += 1;
         let running = std::mem::take(&mut self.running);
         let count = running.len();
-        for Running { mut request, pages } in running.into_iter().rev() {
+        for Running { mut request, pages, .. } in running.into_iter().rev() {
             self.pool.release(pages);
             request.forget_cache();
             self.waiting.push_front(request);
@@ -373,7 +382,7 @@ impl Scheduler {
             return Err(IntegrityError::TooManyRunning { running, max_requests });
         }
         let mut owners: BTreeMap<u32, RequestId> = BTreeMap::new();
-        for Running { request, pages } in &self.running {
+        for Running { request, pages, .. } in &self.running {
             let (id, held, needed) = (request.id(), pages.ids().len() as u32, pages_for(request.limit()));
             if held != needed {
                 return Err(IntegrityError::WrongReservation { request: id, held, needed });
@@ -412,7 +421,7 @@ impl Scheduler {
     }
 
     fn finish_running(&mut self, index: usize, reason: FinishReason) {
-        let Running { request, pages } = self.running.remove(index);
+        let Running { request, pages, .. } = self.running.remove(index);
         self.pool.release(pages);
         self.finished.insert(request.id(), request.finish(reason));
     }
