@@ -20,7 +20,9 @@ impl Footprint {
     pub(crate) fn of(engine: &Engine) -> Self {
         let (memory, capture) = (*engine.memory(), engine.capture());
         let unused_pages = u64::from(memory.kv_pages.saturating_sub(engine.peak_pages() + 1)) * memory.kv_page;
-        let graphs = capture.pool.reserved.saturating_sub(memory.workspace);
+        let now = capture.pool.reserved.saturating_sub(memory.workspace);
+        // Once all are captured, with what measuring their cost left with the driver.
+        let graphs = memory.graphs.measured.unwrap_or(now);
         let workspace = if capture.graphs > 0 { capture.pool.allocated } else { memory.workspace };
         Self {
             allocated: memory.weights + workspace + memory.step_block + memory.kv_cache - unused_pages,
