@@ -9,6 +9,7 @@
 #   tune        `gridpoint tune` for the shapes: every kernel of their products, the fastest into results/products.json
 #   bench       `gridpoint bench`: the same requests under linear, exponential and hybrid sizing, Llama-3-8B's shape, every token compared,
 #               with the choices of `tune` where it has run
+#   capture     `gridpoint capture`: 62 to 113 graphs and a linear plan of Llama-3-8B's shape, 8 to 32 layers, 1 to 8 threads; their memory
 #   time        `gridpoint kernels --time` for the shapes, and the whole decode step, with the choices of `tune` where it has run
 #   rivals      cublasLt, PyTorch and, where they are there, FlashInfer and FlashAttention-3, on the sizes that `time` recorded
 #   sanitizer   compute-sanitizer (memcheck, racecheck, initcheck) on small steps
@@ -177,6 +178,16 @@ stage_bench() {
   check bench_model 60 "$gridpoint" bench --model "$model" --compare $sizings "${run[@]}"
 }
 
+stage_capture() {
+  local layers
+  for layers in 8 16 32; do
+    check "capture_$layers" 60 "$gridpoint" capture --device cuda --shape llama-3-8b --layers "$layers" --max-tokens 16384 --max-requests 512 --all-prefills --format json
+  done
+  check capture_2048 60 "$gridpoint" capture --device cuda --shape llama-3-8b --max-tokens 2048 --max-requests 256 --all-prefills --format json
+  check capture_512 60 "$gridpoint" capture --device cuda --shape llama-3-8b --max-tokens 512 --max-requests 256 --all-prefills --format json
+  check capture_linear 60 "$gridpoint" capture --device cuda --shape llama-3-8b --max-tokens 16384 --max-requests 512 --all-prefills --sizing linear --format json
+}
+
 stage_time() {
   local shape choices=()
   [ -s "$products" ] && choices=(--products "$products")
@@ -228,7 +239,7 @@ stage_counts() {
   row ncu "$([ $status = 0 ] && echo ok || echo "FAILED ($status)")" "$elapsed"
 }
 
-all=(tests verify tune bench time rivals sanitizer counts)
+all=(tests verify tune bench capture time rivals sanitizer counts)
 stages=("$@")
 [ ${#stages[@]} -gt 0 ] || stages=("${all[@]}")
 for stage in "${stages[@]}"; do

@@ -1,5 +1,6 @@
 //! What the program embeds: the kernels, compiled for GPUs and for the simulated device.
 
+pub mod captures;
 pub mod counted;
 pub mod devices;
 pub mod kernels;

@@ -7,6 +7,8 @@ mod bad_input;
 mod bad_models;
 #[path = "commands/bench.rs"]
 mod bench;
+#[path = "commands/capture.rs"]
+mod capture;
 #[path = "commands/devices.rs"]
 mod devices;
 #[path = "commands/dump.rs"]

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they have in common: the way they fail.
 
 mod bench;
+mod capture;
 mod devices;
 pub(crate) mod dump;
 mod explain;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Verify(Box<verify::Arguments>),
     /// Run the same requests under several plans and print what each costs and brings, side by side.
     Bench(Box<bench::Arguments>),
+    /// Capture a plan on one thread and on several: where the time goes, and what its graphs take of the device's memory.
+    Capture(Box<capture::Arguments>),
 }
 
 impl Command {
@@ -65,6 +68,7 @@ impl Command {
             Self::Tune(arguments) => tune::run(&arguments, output),
             Self::Verify(arguments) => verify::run(&arguments, output),
             Self::Bench(arguments) => bench::run(&arguments, output),
+            Self::Capture(arguments) => capture::run(&arguments, output),
         }
     }
 }

@@ -216,7 +216,7 @@ fn a_command_that_is_none_is_told_the_commands() {
     refuses(
         &Ran::new(&["sing"]),
         2,
-        "unrecognized subcommand 'sing'; the commands are generate, plan, explain, perplexity, devices, kernels, tune, verify, bench",
+        "unrecognized subcommand 'sing'; the commands are generate, plan, explain, perplexity, devices, kernels, tune, verify, bench, capture",
     );
     let ran = Ran::new(&[]);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""));
