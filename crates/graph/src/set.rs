@@ -334,3 +334,21 @@ impl<M> Drop for GraphSet<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RecordedPlan, StepRing};
+
+    fn is_send<T: Send>() {}
+    fn is_sync<T: Sync>() {}
+
+    /// That they are no more than this, the doc test of `GraphSet` shows.
+    #[test]
+    fn what_may_cross_threads_does() {
+        is_send::<GraphSet<()>>();
+        is_send::<RecordedPlan>();
+        is_sync::<RecordedPlan>();
+        is_send::<StepRing>();
+    }
+}

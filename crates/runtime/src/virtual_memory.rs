@@ -16,6 +16,7 @@ use gridpoint_driver::{
     CUmemAllocationType, CUmemGenericAllocationHandle, CUmemLocation, CUmemLocationType, CUresult, CUstream,
 };
 
+use crate::stream::report;
 use crate::{Device, RuntimeError};
 
 /// The largest piece of physical memory that one handle stands for, unless the caller says otherwise: the memory of any GPU of today is a
@@ -64,13 +65,6 @@ pub(crate) fn granularity(device: &Device) -> Result<u64, RuntimeError> {
     let code = unsafe { (driver::table().cuMemGetAllocationGranularity)(&mut bytes, &properties(device), option) };
     driver::check("cuMemGetAllocationGranularity", code)?;
     Ok((bytes as u64).max(1))
-}
-
-/// A destructor or a way back has no caller to tell.
-fn report(call: &'static str, code: CUresult) {
-    if let Err(error) = driver::check(call, code) {
-        tracing::warn!("{error}");
-    }
 }
 
 impl VirtualMemory {
