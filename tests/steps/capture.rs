@@ -28,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("capture/the_memory_of_graphs_is_predicted", the_memory_of_graphs_is_predicted),
         Case::new("capture/memory_is_known_before_the_cache_is_sized", memory_is_known_before_the_cache_is_sized),
         Case::new("capture/points_are_dropped_for_a_budget", points_are_dropped_for_a_budget),
+        Case::new("capture/a_region_of_another_arena_is_refused", a_region_of_another_arena_is_refused),
     ]
 }
 
@@ -409,4 +410,16 @@ fn points_are_dropped_for_a_budget(device: &TestDevice) {
     assert!(words.starts_with("the plan's graphs do not fit: the budget of seconds is `0.000000001`"), "{words}");
     let part = refused(EngineOptions { memory_utilization: 1.5, ..engine_options() });
     assert!(part.starts_with("memory_utilization is `1.5`"), "{part}");
+}
+
+/// Also one that lies within the arena.
+fn a_region_of_another_arena_is_refused(device: &TestDevice) {
+    let plan = small_plan();
+    let [toy, other] = [(); 2].map(|()| Toy::new(device.device(), &plan));
+    let mut numbers = [0; 2];
+    let refused = RuntimeError::OtherLayout { what: "a toy".to_owned() };
+    assert_eq!(other.arena.fill(toy.tokens, 0), Err(refused.clone()));
+    assert_eq!(other.arena.upload(toy.tokens, 0, &numbers), Err(refused.clone()));
+    assert_eq!(other.arena.download(toy.tokens, 0, &mut numbers), Err(refused));
+    assert_eq!(toy.arena.fill(toy.tokens, 0), Ok(()));
 }

@@ -9,6 +9,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::Pod;
 use cust::memory::DeviceBuffer;
@@ -21,9 +22,21 @@ use crate::{Device, MemoryInfo, RuntimeError};
 /// Every region starts at a multiple of this many bytes: a sector-aligned start for any vector access or tensor map.
 pub const REGION_ALIGNMENT: u64 = 256;
 
-/// A named piece of an arena: `count` elements of `T`.
+/// Which layout this is, in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LayoutId(u64);
+
+impl LayoutId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A named piece of an arena: `count` elements of `T`. It knows its layout: an arena of another one refuses it.
 #[derive(Debug)]
 pub struct Region<T> {
+    layout: LayoutId,
     offset: u64,
     count: u64,
     element: PhantomData<fn() -> T>,
@@ -50,10 +63,17 @@ impl<T> Region<T> {
 }
 
 /// Regions and the size of the arena that holds them.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct ArenaLayout {
+    id: LayoutId,
     bytes: u64,
     regions: Vec<(&'static str, u64)>,
+}
+
+impl Default for ArenaLayout {
+    fn default() -> Self {
+        Self { id: LayoutId::next(), bytes: 0, regions: Vec::new() }
+    }
 }
 
 impl ArenaLayout {
@@ -73,7 +93,7 @@ impl ArenaLayout {
         let offset = self.bytes;
         self.bytes = offset.checked_add(padded).filter(|&end| end <= i64::MAX as u64).ok_or_else(overflow)?;
         self.regions.push((name, bytes));
-        Ok(Region { offset, count, element: PhantomData })
+        Ok(Region { layout: self.id, offset, count, element: PhantomData })
     }
 
     /// Bytes of an arena with this layout.
@@ -99,6 +119,7 @@ enum Backing {
 ///
 /// Whoever drops an arena has waited for the work that uses it, as [`crate::Stream`] does when it is dropped.
 pub struct Arena {
+    layout: LayoutId,
     backing: Backing,
     bytes: u64,
     what: String,
@@ -129,6 +150,7 @@ impl Arena {
             other => from_cust("cuMemAlloc_v2")(other),
         })?;
         Ok(Self {
+            layout: layout.id,
             backing: Backing::Allocated(buffer),
             bytes: layout.bytes,
             what: what.to_owned(),
@@ -166,8 +188,13 @@ impl Arena {
         }
         let reserved = VirtualMemory::reserve(device, layout.bytes, largest_handle)?;
         let bytes = reserved.bytes();
-        let arena =
-            Self { backing: Backing::Reserved(reserved), bytes, what: what.to_owned(), device: Arc::clone(device) };
+        let arena = Self {
+            layout: layout.id,
+            backing: Backing::Reserved(reserved),
+            bytes,
+            what: what.to_owned(),
+            device: Arc::clone(device),
+        };
         arena.restore()?;
         Ok(arena)
     }
@@ -237,7 +264,11 @@ impl Arena {
     }
 
     /// Device address of a region's first element; it stays the same while the memory is given back.
+    ///
+    /// # Panics
+    /// If the region is of another layout: a defect of the caller.
     pub fn pointer<T>(&self, region: Region<T>) -> *mut T {
+        assert_eq!(region.layout, self.layout, "a region of another layout than that of {}", self.what);
         std::ptr::with_exposed_provenance_mut((self.base() + region.offset) as usize)
     }
 
@@ -294,6 +325,9 @@ impl Arena {
             bytes: count.saturating_mul(size),
             capacity: region.bytes(),
         };
+        if region.layout != self.layout {
+            return Err(RuntimeError::OtherLayout { what: self.what.clone() });
+        }
         first.checked_add(count).filter(|&end| end <= region.count).ok_or_else(refuse)?;
         if self.is_released() {
             return Err(RuntimeError::Released { what: self.what.clone() });

@@ -143,6 +143,12 @@ pub enum RuntimeError {
         /// The region that was being reserved.
         region: &'static str,
     },
+    /// A region that is not this arena's.
+    #[error("a region of another layout was used with {what}")]
+    OtherLayout {
+        /// What the arena is for.
+        what: String,
+    },
     /// A copy does not fit its region.
     #[error("a copy of {bytes} bytes at byte {offset} does not fit a region of {capacity} bytes")]
     CopyOutOfRegion {
