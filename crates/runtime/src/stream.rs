@@ -50,8 +50,8 @@ impl Stream {
     /// for its work.
     ///
     /// # Safety
-    /// `raw` is a stream of the device's primary context, lives until the last clone of the result is dropped, and is not the legacy
-    /// default stream, which cannot be captured.
+    /// `raw` is a stream of the device's primary context, lives until the last clone of the result is dropped (whoever replays on it, such as
+    /// a set of graphs, may keep one), and is not the legacy default stream, which cannot be captured.
     pub unsafe fn borrowed(device: &Arc<Device>, raw: CUstream) -> Self {
         Self { queue: Arc::new(Queue { raw, own: false, device: Arc::clone(device) }) }
     }
