@@ -221,7 +221,7 @@ fn log_to_stderr(verbose: u8) {
     let on_terminal = std::io::stderr().is_terminal();
     let level = match verbose {
         // The colons keep the crates out whose names begin alike.
-        0 if on_terminal => "warn,gridpoint::device=info",
+        0 if on_terminal => "warn,gridpoint::device=info,gridpoint::memory=info",
         0 | 1 => "info",
         2 => "debug",
         _ => "trace",

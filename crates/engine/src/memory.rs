@@ -209,7 +209,7 @@ pub(crate) fn place(
         kv_page: KvCache::page_bytes(config),
         budget,
     };
-    tracing::info!("{report}");
+    tracing::info!(target: "gridpoint::memory", "{report}");
     let run_memory = Arc::clone(&run);
     let model = Model::new(config.clone(), kernels, (uploaded, store), (run_memory, workspace), (cache_memory, cache))?;
     Ok(Placed { model, run, block, staging, report, forecast })

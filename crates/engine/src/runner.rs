@@ -98,7 +98,7 @@ impl Runner {
         if options.capture == CaptureMode::All {
             let reserved = graphs.summary().pool.reserved;
             report.graphs.measured = Some(kept + reserved.saturating_sub(report.workspace));
-            tracing::info!("{report}");
+            tracing::info!(target: "gridpoint::memory", "{report}");
         }
         log_products(graphs.points(), &model);
         Ok(Self { stream, graphs, ring, model, staging, memory: report, dropped })
