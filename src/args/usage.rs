@@ -64,7 +64,7 @@ mod tests {
     fn one_line_says_what_would_be_right() {
         assert_eq!(
             says(&["sing"]),
-            "error: unrecognized subcommand 'sing'; the commands are generate, plan, explain, perplexity, devices, kernels, tune, verify, bench"
+            "error: unrecognized subcommand 'sing'; the commands are generate, plan, explain, perplexity, devices, kernels, tune, verify, bench, capture"
         );
         assert_eq!(
             says(&["devices", "--format", "xml"]),

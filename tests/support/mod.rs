@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use cust::context::CurrentContext;
 use cust::memory::{CopyDestination, DeviceBuffer};
 use gridpoint_runtime::{Device, Parameters, RuntimeError, Stream};
 
@@ -102,6 +103,7 @@ impl TestDevice {
             DeviceBuffer::from_slice(bytes)
                 .unwrap_or_else(|error| panic!("{} bytes of device memory: {error}", bytes.len()))
         });
+        settle();
         DeviceVec { buffer, length: values.len(), element: PhantomData }
     }
 
@@ -111,6 +113,7 @@ impl TestDevice {
         if let Some(buffer) = &mut bytes {
             // To the simulated device a fill, unlike an upload, says that nothing is there.
             buffer.set_8(POISON).unwrap_or_else(|error| panic!("a fill of {} bytes: {error}", buffer.len()));
+            settle();
         }
         DeviceVec { buffer: bytes, length, element: PhantomData }
     }
@@ -146,6 +149,11 @@ impl TestDevice {
         self.digest.set(hasher.finish());
         values
     }
+}
+
+/// Waits for copies and fills on the legacy default stream, which may go on behind their calls, and for which our streams do not wait.
+fn settle() {
+    CurrentContext::synchronize().unwrap_or_else(|error| panic!("the device fails: {error}"));
 }
 
 /// A file or folder of the repository that tests read: below `GRIDPOINT_TEST_DATA` where that is set, else below the repository.
