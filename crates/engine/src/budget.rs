@@ -1,12 +1,13 @@
 //! What a plan takes of the device's memory and of the time before the first request, known before the kv cache is sized.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gridpoint_graph::{Bytes, CaptureMode, GraphCosts, PointRecording, RecordedPlan};
 use gridpoint_model::{Kernels, Model, ModelConfig, WeightStore};
-use gridpoint_plan::{Budget, Dropped, GraphCost, GridPoint, Matching, Plan};
+use gridpoint_plan::{Budget, Budgeted, Dropped, GraphCost, GridPoint, Matching, Plan};
 use gridpoint_runtime::{Arena, Device, MemoryInfo, StepAddress, Stream};
 
 use crate::engine::EngineOptions;
@@ -84,16 +85,17 @@ pub(crate) fn forecast(
     if left == 0 {
         return Err(EngineError::MemoryBudget { budget, needed: others });
     }
-    let limits = Budget { graphs: None, bytes: Some(left), capture_time: options.capture_budget };
-    let budgeted =
-        limits.apply_shared(plan, Matching::NonStrict, &graph_of, &each, None).map_err(EngineError::PlanBudget)?;
-    let mut used: Vec<usize> = Vec::new();
-    for point in budgeted.plan.points() {
-        let index = plan.points().iter().position(|known| known == point);
-        used.extend(index.map(|index| graph_of[index]));
-    }
-    used.sort_unstable();
-    used.dedup();
+    let all = costs.of_all(&nodes);
+    // Choosing takes time that grows with the square of the points, and a plan that fits need not be chosen from.
+    let budgeted = if all.bytes <= left && options.capture_budget.is_none_or(|budget| all.capture_time <= budget) {
+        Budgeted { plan: plan.clone(), dropped: Vec::new(), cost: all }
+    } else {
+        let limits = Budget { graphs: None, bytes: Some(left), capture_time: options.capture_budget };
+        limits.apply_shared(plan, Matching::NonStrict, &graph_of, &each, None).map_err(EngineError::PlanBudget)?
+    };
+    let dropped: BTreeSet<GridPoint> = budgeted.dropped.iter().map(|dropped| dropped.point).collect();
+    let kept_points = plan.points().iter().zip(&graph_of).filter(|(point, _)| !dropped.contains(point));
+    let used: BTreeSet<usize> = kept_points.map(|(_, &graph)| graph).collect();
     let memory = GraphMemory {
         graphs: used.len(),
         nodes: used.iter().map(|&graph| nodes[graph]).sum(),

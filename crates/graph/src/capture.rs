@@ -222,6 +222,9 @@ impl<'stream> Maker<'stream> {
 
     /// The graphs' memory is at its place on the device when the capture is over, and errors of uploads are known.
     fn wait_for_uploads(&mut self) -> Option<(usize, RuntimeError)> {
+        if self.recorded.points.is_empty() {
+            return None;
+        }
         let started = Instant::now();
         let waited = self.stream.synchronize();
         self.times.upload += started.elapsed();
